@@ -1,0 +1,58 @@
+"""The two frames of a pair: from images to the network's inputs, and from its flow back to the target (SPEC 2, 5.3, 6)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from glunet.flow.geometry import resize_area, resize_bilinear, scale_flow
+from glunet.network.glunet import LNET_SIZE
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of RGB in 0..1
+STD = (0.229, 0.224, 0.225)
+
+
+def hnet_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of the H-Net frame for a target of this size: multiples of 8, at least 256, never above."""
+    return tuple(max(LNET_SIZE, side // 8 * 8) for side in (height, width))  # type: ignore[return-value]
+
+
+def extra_levels(height: int, width: int) -> int:
+    """How many extra levels lie between L-Net and H-Net for a target of this size; the larger side decides (SPEC 5.3)."""
+    return max(0, round(math.log2(max(hnet_size(height, width)) / LNET_SIZE / 3)))
+
+
+def prepare(images: Tensor, size: tuple[int, int], uint8_truncation: bool = False) -> tuple[Tensor, Tensor]:
+    """The H-Net's and the L-Net's copy of images.
+
+    Args:
+        images: B x 3 x H x W, RGB in 0..255, floating point.
+        size: (height, width) of the H-Net frame.
+        uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
+
+    Returns:
+        (B x 3 x height x width, B x 3 x 256 x 256), normalised. The two are one tensor where both sizes are 256, which
+        lets the network encode it once.
+    """
+    high = normalise(_resize(images, size, uint8_truncation))
+    if size == (LNET_SIZE, LNET_SIZE):
+        return high, high
+    return high, normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation))
+
+
+def normalise(images: Tensor) -> Tensor:
+    """RGB in 0..255 -> ImageNet's mean and standard deviation taken out, B x 3 x H x W."""
+    mean, std = images.new_tensor(MEAN).view(3, 1, 1), images.new_tensor(STD).view(3, 1, 1)
+    return (images / 255 - mean) / std
+
+
+def finish(flow1: Tensor, target_size: tuple[int, int]) -> Tensor:
+    """The H-Net's flow on the target's own grid and in its pixels (SPEC 6): B x 2 x height x width."""
+    height, width = target_size
+    frame_height, frame_width = hnet_size(height, width)
+    return scale_flow(resize_bilinear(flow1, target_size), width / frame_width, height / frame_height)
+
+
+def _resize(images: Tensor, size: tuple[int, int], uint8_truncation: bool) -> Tensor:
+    resized = resize_area(images, size)
+    return resized.to(torch.uint8).to(images.dtype) if uint8_truncation else resized

@@ -1,0 +1,86 @@
+"""Global and local correlation (paper sections 3.1 and 3.2, SPEC 4 and 5.1).
+
+Plain PyTorch on any device, differentiable, without a 4-D volume bigger than the output.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def l2_normalise(features: Tensor) -> Tensor:
+    """x / sqrt(sum over channels of x^2 + 1e-6), per position; B x C x H x W (SPEC 4.1)."""
+    return features / (features.square().sum(dim=1, keepdim=True) + 1e-6).sqrt()
+
+
+def global_correlation(target: Tensor, source: Tensor) -> Tensor:
+    """The dot product of every target position with every source position (paper equation 1).
+
+    Args:
+        target: B x C x Ht x Wt features (normalise them first for cosine similarities).
+        source: B x C x Hs x Ws features.
+
+    Returns:
+        B x (Hs*Ws) x Ht x Wt; channel ys*Ws + xs holds source position (xs, ys).
+    """
+    correlation = source.flatten(2).transpose(1, 2) @ target.flatten(2)
+    return correlation.unflatten(2, target.shape[-2:])
+
+
+def mutual_matching(correlation: Tensor, eps: float = 1e-5) -> Tensor:
+    """Soft mutual nearest neighbours (paper section 3.3, after Rocco et al. 2018; SPEC 5.1).
+
+    Each score is multiplied by its share of the best score of its target position and of its source position.
+
+    Args:
+        correlation: B x S x Ht x Wt, S source positions.
+    """
+    best_source = correlation.amax(dim=1, keepdim=True)
+    best_target = correlation.amax(dim=(2, 3), keepdim=True)
+    return correlation * (correlation / (best_source + eps)) * (correlation / (best_target + eps))
+
+
+def local_correlation(target: Tensor, source: Tensor, radius: int = 4) -> Tensor:
+    """The product of every target position with the source positions around it (paper equation 2, SPEC 4.2).
+
+    The paper writes a plain dot product; the published networks were trained on its mean over channels, which is what
+    this returns: out[k, y, x] = 1/C sum_c target[c, y, x] * source[c, y + dy, x + dx] with
+    k = (dy + radius) * (2 * radius + 1) + (dx + radius), and zero where (x + dx, y + dy) is outside the image.
+
+    Args:
+        target: B x C x H x W.
+        source: B x C x H x W, usually the source's features warped to the target.
+        radius: R >= 0, so that there are (2R + 1)^2 displacements; 4 in the networks.
+
+    Returns:
+        B x (2R + 1)^2 x H x W.
+
+    Raises:
+        ValueError: if the shapes differ or the radius is negative.
+    """
+    if target.shape != source.shape or radius < 0:
+        raise ValueError(
+            f"local correlation needs features of one shape and a radius >= 0, got {tuple(target.shape)}, "
+            f"{tuple(source.shape)} and radius {radius}"
+        )
+    # Each row is cut into tiles; a tile of t target positions meets a window of t + 2R source positions in one small
+    # matrix product, whose band of 2R + 1 diagonals are the wanted products. That reads memory 2R + 1 times instead of
+    # (2R + 1)^2 times, and runs on matrix units.
+    batch, channels, height, width = target.shape
+    diameter = 2 * radius + 1
+    tile = 16
+    tiles = -(-width // tile)
+    window = tile + 2 * radius
+    fill = tiles * tile - width
+    left = F.pad(target.permute(0, 2, 3, 1), (0, 0, 0, fill)).reshape(-1, tile, channels)
+    padded = F.pad(source.permute(0, 2, 3, 1), (0, 0, radius, fill + radius, radius, radius))
+    windows = padded.unfold(2, window, tile)  # B x (H + 2R) x tiles x C x window
+    rows = []
+    for dy in range(diameter):
+        right = windows[:, dy : dy + height].reshape(-1, channels, window)
+        scores = torch.bmm(left, right)  # position i of the tile with position j of its window
+        # Written out with rows one longer than they are, the diagonals j = i + d become columns d.
+        rows.append(F.pad(scores.flatten(1), (0, tile)).view(-1, tile, window + 1)[:, :, :diameter])
+    out = torch.stack(rows, dim=1).view(batch, height, tiles, diameter, tile, diameter)
+    out = out.permute(0, 3, 5, 1, 2, 4).reshape(batch, diameter * diameter, height, tiles * tile)
+    return out[..., :width] / channels

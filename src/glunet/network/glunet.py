@@ -1,0 +1,238 @@
+"""GLU-Net (paper section 3, figure 3; SPEC 5): global correlation, then local ones, over two resolutions.
+
+L-Net sees a fixed 256 x 256 copy of the images: a *global* correlation at 16 x 16 finds motion of any size (level 4), a
+*local* one at 32 x 32 sharpens it (level 3). H-Net sees the images at their own resolution: local correlations at an
+eighth (level 2) and a quarter (level 1) of it. Where the two resolutions are far apart, extra levels lie between
+(adaptive resolution, paper section 3.3).
+
+Every flow lives on the target's grid and points into the source. flow4 and flow3 are in pixels of the 256 frame, flow2,
+flow1 and the extra levels' in pixels of the H-Net frame, whatever their grids; only for warping is a flow brought to the
+units of its grid.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glunet.flow.geometry import map_to_flow, resize_area, resize_bilinear, scale_flow, warp
+from glunet.network.correlation import global_correlation, l2_normalise, local_correlation, mutual_matching
+from glunet.network.decoder import (
+    SLOPE,
+    DenseFlowDecoder,
+    MappingDecoder,
+    ResidualFlowDecoder,
+    ResidualMappingDecoder,
+)
+from glunet.network.encoder import VGG16Pyramid
+from glunet.network.refinement import Refinement
+
+LNET_SIZE = 256  # side of the L-Net's frame
+GLOBAL_GRID = 16  # side of the global correlation's grid
+
+
+@dataclass(frozen=True)
+class GLUNetConfig:
+    """What tells one GLU-Net from another.
+
+    Attributes:
+        decoder: "dense" as published (SPEC 4.5, 4.6), or "residual" (SPEC 11.5), with half the parameters.
+        mapping_decoder: the same choice for level 4.
+        upsampling: how flow4 and flow2 reach the next grid: "transposed" convolutions, as published, or "bilinear".
+        radius: of the local correlations.
+        mutual: mutual matching in the global correlation.
+    """
+
+    decoder: Literal["dense", "residual"] = "dense"
+    mapping_decoder: Literal["dense", "residual"] = "dense"
+    upsampling: Literal["transposed", "bilinear"] = "transposed"
+    radius: int = 4
+    mutual: bool = True
+
+
+class Features(NamedTuple):
+    """What the encoder says of one image, and all that the decoders need of it.
+
+    Attributes:
+        level4: B x 512 x 16 x 16 and
+        level3: B x 256 x 32 x 32, of the 256 x 256 copy;
+        level2: B x 256 x h/8 x w/8 and
+        level1: B x 128 x h/4 x w/4, of the H-Net image.
+    """
+
+    level4: Tensor
+    level3: Tensor
+    level2: Tensor
+    level1: Tensor
+
+
+class Flows(NamedTuple):
+    """The flow of every level (units in the module's docstring).
+
+    Attributes:
+        flow4: B x 2 x 16 x 16.
+        flow3: B x 2 x 32 x 32.
+        extra: the extra levels', coarse to fine; empty without.
+        flow2: B x 2 x h/8 x w/8.
+        flow1: B x 2 x h/4 x w/4: the answer, before it is resized to the target.
+    """
+
+    flow4: Tensor
+    flow3: Tensor
+    extra: tuple[Tensor, ...]
+    flow2: Tensor
+    flow1: Tensor
+
+
+class GLUNet(nn.Module):
+    """The network: normalised images in, flow of every level out."""
+
+    def __init__(self, config: GLUNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or GLUNetConfig()
+        flow_decoder = DenseFlowDecoder if config.decoder == "dense" else ResidualFlowDecoder
+        mapping_decoder = MappingDecoder if config.mapping_decoder == "dense" else ResidualMappingDecoder
+        displacements = (2 * config.radius + 1) ** 2
+
+        self.encoder = VGG16Pyramid()
+        self.decoder4 = mapping_decoder(GLOBAL_GRID**2)
+        self.decoder3 = flow_decoder(displacements + 2)
+        self.refinement3 = Refinement(self.decoder3.outputs)
+        self.decoder2 = flow_decoder(displacements + 2)
+        self.upsample_features2 = nn.ConvTranspose2d(self.decoder2.outputs, 2, 4, stride=2, padding=1)
+        self.decoder1 = flow_decoder(displacements + 4)
+        self.refinement1 = Refinement(self.decoder1.outputs)
+        if config.upsampling == "transposed":
+            self.upsample_flow4 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
+            self.upsample_flow2 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
+        initialise(self)
+
+    def forward(
+        self, target: Tensor, source: Tensor, target_256: Tensor, source_256: Tensor, extra_levels: int = 0
+    ) -> Flows:
+        """The flow from the target into the source, at every level.
+
+        Args:
+            target, source: B x 3 x h x w, the H-Net's images, h and w multiples of 8 and at least 256, normalised.
+            target_256, source_256: B x 3 x 256 x 256, the L-Net's, normalised.
+            extra_levels: how many levels to put between L-Net and H-Net (`glunet.frames.extra_levels`).
+        """
+        return self.decode(self.encode(target, target_256), self.encode(source, source_256), extra_levels)
+
+    def encode(self, image: Tensor, image_256: Tensor) -> Features:
+        """The features of one image of the pair; a frame of 256 x 256, given twice, is encoded once."""
+        if image_256 is image:
+            features = self.encoder(image, levels=(2, 3, 4))
+            return Features(features[4], features[3], features[3], features[2])
+        low, high = self.encoder(image_256, levels=(3, 4)), self.encoder(image, levels=(2, 3))
+        return Features(low[4], low[3], high[3], high[2])
+
+    def decode(self, target: Features, source: Features, extra_levels: int = 0) -> Flows:
+        """The flow of every level from the features of the two images."""
+        flow4 = self.level4(target, source)
+        flow3 = self.level3(target, source, flow4)
+        extra = self.between(target, source, flow3, extra_levels)
+        flow = extra[-1] if extra else self.to_hnet_frame(flow3, target)
+        features2, flow2 = self.level2(target, source, flow)
+        flow1 = self.level1(target, source, features2, flow2)
+        return Flows(flow4, flow3, extra, flow2, flow1)
+
+    def level4(self, target: Features, source: Features) -> Tensor:
+        """Global correlation at 16 x 16, decoded to a correspondence map, as flow in 256-frame pixels (SPEC 5.1)."""
+        correlation = self.global_scores(target, source)
+        # -1..1 are the first and last pixel centre of the grid.
+        mapping = (self.decoder4(correlation) + 1) * ((GLOBAL_GRID - 1) / 2)
+        return map_to_flow(mapping.float()) * (LNET_SIZE / GLOBAL_GRID)
+
+    def global_scores(self, target: Features, source: Features) -> Tensor:
+        """The global correlation as decoder4 reads it, B x 256 x 16 x 16, float32."""
+        with torch.autocast(target.level4.device.type, enabled=False):
+            correlation = global_correlation(
+                l2_normalise(target.level4.float()), l2_normalise(source.level4.float())
+            )
+            if self.config.mutual:
+                correlation = mutual_matching(correlation)
+            return l2_normalise(F.relu(correlation))
+
+    def level3(self, target: Features, source: Features, flow4: Tensor) -> Tensor:
+        """Local correlation at 32 x 32 around the upsampled flow4, and refinement (SPEC 5.2)."""
+        flow = self.upsample_flow4(flow4) if self.config.upsampling == "transposed" else _double(flow4)
+        correlation = self.local_scores(target.level3, source.level3, flow, 1 / 8)
+        features, residual = self.decoder3(torch.cat((correlation, flow), dim=1))
+        return residual + flow + self.refinement3(features)
+
+    def to_hnet_frame(self, flow3: Tensor, target: Features) -> Tensor:
+        """flow3 in pixels of the H-Net frame, on level 2's grid (SPEC 5.3)."""
+        height, width = target.level2.shape[-2:]
+        flow = resize_bilinear(flow3, (height, width))
+        return scale_flow(flow, 8 * width / LNET_SIZE, 8 * height / LNET_SIZE)
+
+    def between(self, target: Features, source: Features, flow3: Tensor, levels: int) -> tuple[Tensor, ...]:
+        """The extra levels: level 2's decoder on coarser grids, coarse to fine (paper section 3.3, SPEC 5.3)."""
+        height, width = target.level2.shape[-2:]
+        flow = scale_flow(flow3, 8 * width / LNET_SIZE, 8 * height / LNET_SIZE)
+        flows = []
+        for i in range(levels):
+            divisor = 2 ** (levels - i)
+            size = (height // divisor, width // divisor)
+            flow = resize_bilinear(flow, size)
+            correlation = self.local_scores(
+                resize_area(target.level2, size), resize_area(source.level2, size), flow, 1 / (8 * divisor)
+            )
+            flow = flow + self.decoder2(torch.cat((correlation, flow), dim=1))[1]
+            flows.append(flow)
+        return tuple(flows)
+
+    def level2(self, target: Features, source: Features, flow: Tensor) -> tuple[Tensor, Tensor]:
+        """Local correlation at an eighth of the H-Net frame (SPEC 5.4): decoder features and flow2."""
+        flow = resize_bilinear(flow, target.level2.shape[-2:])
+        correlation = self.local_scores(target.level2, source.level2, flow, 1 / 8)
+        features, residual = self.decoder2(torch.cat((correlation, flow), dim=1))
+        return features, residual + flow
+
+    def level1(self, target: Features, source: Features, features2: Tensor, flow2: Tensor) -> Tensor:
+        """Local correlation at a quarter of the H-Net frame, and refinement (SPEC 5.5)."""
+        flow = self.upsample_flow2(flow2) if self.config.upsampling == "transposed" else _double(flow2)
+        upsampled = self.upsample_features2(features2).float()
+        correlation = self.local_scores(target.level1, source.level1, flow, 1 / 4)
+        features, residual = self.decoder1(torch.cat((correlation, flow, upsampled), dim=1))
+        return residual + flow + self.refinement1(features)
+
+    def local_scores(self, target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tensor:
+        """Local correlation with the source's features warped by the flow, as the flow decoders read it.
+
+        `scale` brings the flow to pixels of the features' grid. No gradient flows through the sampling positions: each
+        level has a loss of its own, and with a frozen encoder nothing of this then needs a backward pass.
+        """
+        warped = warp(source, flow.detach() * scale)
+        return F.leaky_relu(local_correlation(target, warped, self.config.radius).float(), SLOPE)
+
+
+def initialise(network: nn.Module) -> None:
+    """He-normal convolutions with zero biases; bilinear upsampling; flow residuals that start at zero.
+
+    With the heads of the flow decoders and refinement networks at zero a level begins as its upsampled input.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.ConvTranspose2d):
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            if module.in_channels == 2:
+                tap = torch.tensor((0.25, 0.75, 0.75, 0.25))
+                with torch.no_grad():
+                    module.weight.zero_()
+                    module.weight[(0, 1), (0, 1)] = torch.outer(tap, tap)
+            else:
+                nn.init.normal_(module.weight, std=(1 / (4 * module.in_channels)) ** 0.5)
+        if name.endswith(("predict_flow", "conv7")):
+            nn.init.zeros_(module.weight)  # type: ignore[arg-type]
+
+
+def _double(flow: Tensor) -> Tensor:
+    """Twice the grid, values unchanged: what `upsampling="bilinear"` does instead of a transposed convolution."""
+    return resize_bilinear(flow, (2 * flow.shape[-2], 2 * flow.shape[-1]))
