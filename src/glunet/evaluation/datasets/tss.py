@@ -1,0 +1,82 @@
+"""TSS: two objects of one kind, dense truth on the foreground, both directions of each pair (SPEC 10)."""
+
+from functools import partial
+from pathlib import Path
+
+from glunet.errors import GlunetError
+from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Published, Sample
+from glunet.evaluation.datasets.read import below, expect_size, folders, pad, read_image, read_mask, read_truth
+from glunet.evaluation.metrics import reference_size
+
+SUBSETS = ("FG3DCar", "JODS", "PASCAL")
+FOLDERS = ("TSS_CVPR2016", "TSS")
+LAYOUT = "ROOT/{FG3DCar,JODS,PASCAL}/PAIR/{image1.png,image2.png,mask1.png,mask2.png,flow1.flo,flow2.flo}"
+
+
+def load(folder: Path, target_number: int) -> Sample:
+    """Target = image n, with flow n and mask n; both images padded by zeros to one size, bottom and right."""
+    source_number = 3 - target_number
+    target, source = (read_image(folder / f"image{n}.png") for n in (target_number, source_number))
+    flow_path, mask_path = folder / f"flow{target_number}.flo", folder / f"mask{target_number}.png"
+    (flow, valid), mask = read_truth(flow_path), read_mask(mask_path)
+    for path, array in ((flow_path, flow), (mask_path, mask)):
+        expect_size(path, array.shape, target.shape, f"image{target_number}.png")
+    # Unknown flow is 1e10; what is known and of the object is what counts.
+    valid = valid & (mask > 127)
+    size = (max(target.shape[0], source.shape[0]), max(target.shape[1], source.shape[1]))
+    truth = FlowTruth(pad(flow, size), pad(valid, size))
+    return Sample(pad(source, size), pad(target, size), truth, {"": reference_size("image", image=source.shape[:2])})
+
+
+def pairs(root: Path) -> list[Pair]:
+    root = below(root, *FOLDERS)
+    out = [
+        Pair(f"{subset}/{folder.name}/{n}", partial(load, folder, n), subset, unit=f"{subset}/{folder.name}")
+        for subset in SUBSETS
+        for folder in folders(root / subset)
+        for n in (1, 2)
+    ]
+    if not out:
+        raise GlunetError(f"{root}: none of the folders {', '.join(SUBSETS)} holds a pair; expected {LAYOUT}.")
+    return out
+
+
+TSS = Benchmark(
+    name="tss",
+    title="TSS",
+    task="semantic",
+    pairs=pairs,
+    metrics=("pck_0.05", "pck_0.1"),
+    alphas=(0.05, 0.1),
+    over="groups",
+    unit="pairs",
+    full=400,
+    folders=FOLDERS,
+    layout=LAYOUT,
+    origin="https://taniai.space/projects/cvpr16_dccs/ (TSS_CVPR2016.zip)",
+    licence="for research; the authors ask to be cited (Taniai et al., CVPR 2016)",
+    protocol="Both directions; images padded by zeros at the bottom and right to one size; foreground of the target;"
+    " PCK at alpha times the longer side of the source, per image, mean per subset, mean of the subsets.",
+    published=(
+        Published(
+            "GLU-Net",
+            "GLU-Net repository (weights DPED-CityScape-ADE), flipping condition on; Truong et al., CVPR 2020",
+            {
+                ("FG3DCar", "pck_0.05"): 0.932,
+                ("JODS", "pck_0.05"): 0.737,
+                ("PASCAL", "pck_0.05"): 0.711,
+                ("all", "pck_0.05"): 0.793,
+            },
+        ),
+        Published(
+            "Semantic-GLU-Net",
+            "GLU-Net repository, flipping condition on; Truong et al., CVPR 2020",
+            {
+                ("FG3DCar", "pck_0.05"): 0.944,
+                ("JODS", "pck_0.05"): 0.757,
+                ("PASCAL", "pck_0.05"): 0.783,
+                ("all", "pck_0.05"): 0.828,
+            },
+        ),
+    ),
+)
