@@ -1,0 +1,41 @@
+"""glunet: for every pixel of one image, where it is in another.
+
+    import glunet
+
+    matcher = glunet.load()
+    match = matcher.match("source.jpg", "target.jpg")
+
+Names are imported when they are first used: `import glunet` alone does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from glunet._version import __version__
+from glunet.errors import GlunetError
+
+if TYPE_CHECKING:
+    from glunet.match import Match
+    from glunet.matcher import Matcher
+    from glunet.weight_files import load, weights
+
+__all__ = ["GlunetError", "Match", "Matcher", "__version__", "load", "weights"]
+
+# The module is not called "weights": importing it would put the module where the function `glunet.weights` belongs.
+_WHERE = {
+    "Match": "glunet.match",
+    "Matcher": "glunet.matcher",
+    "load": "glunet.weight_files",
+    "weights": "glunet.weight_files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'glunet' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
