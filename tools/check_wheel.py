@@ -38,7 +38,7 @@ def check_contents(wheel: Path) -> None:
 
 
 def make_pictures(folder: Path) -> tuple[Path, Path]:
-    """Two views of one invented scene, cut from it SHIFT_X, SHIFT_Y pixels apart: flow is (SHIFT_X, SHIFT_Y) everywhere."""
+    """Two views of one invented scene, cut from it so that the flow is (SHIFT_X, SHIFT_Y) everywhere."""
     rng = np.random.default_rng(0)
     scene = np.zeros((400, 480, 3), np.float32)
     for cells, strength in ((6, 60.0), (20, 40.0), (80, 25.0)):
@@ -65,7 +65,8 @@ def main() -> None:
 
     import glunet as package
 
-    assert Path(package.__file__).is_relative_to(sys.prefix), f"glunet comes from {package.__file__}, not from the wheel"
+    installed = Path(package.__file__)
+    assert installed.is_relative_to(sys.prefix), f"glunet comes from {installed}, not from the wheel"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source, target = make_pictures(folder)
