@@ -1,7 +1,7 @@
 """What one would use instead, under one signature: match(source, target) -> flow.
 
-Images are H x W x 3 uint8 RGB; the flow is H x W x 2 float32 on the target's grid, in source pixels. `identity` names the
-method with everything its answer hangs on, which is what a cache is keyed by.
+Images are H x W x 3 uint8 RGB; the flow is H x W x 2 float32 on the target's grid, in source pixels. `identity` names
+the method with everything its answer hangs on, which is what a cache is keyed by.
 """
 
 from typing import Any, Protocol

@@ -1,8 +1,8 @@
 """Predictions on disk, so that a killed evaluation goes on where it was and figures can be made anew in seconds.
 
-A prediction is found by what it hangs on and nothing else: the method's identity (for the network that holds the hash of
-the weights and of the package's code) and the pixels handed to the method, which are the protocol's doing. Whoever changes
-weights, code, protocol or data therefore gets a new prediction, never an old one.
+A prediction is found by what it hangs on and nothing else: the method's identity (for the network that holds the hash
+of the weights and of the package's code) and the pixels handed to the method, which are the protocol's doing. Whoever
+changes weights, code, protocol or data therefore gets a new prediction, never an old one.
 """
 
 import hashlib
@@ -35,7 +35,9 @@ class Cache:
     def path(self, identity: str, key: Key) -> Path:
         """Where the prediction of that method for that pair lies."""
         readable = re.sub(r"[^A-Za-z0-9.-]+", "-", identity)[:40].strip("-")
-        return self.folder / f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()}" / f"{key}.npy"
+        return (
+            self.folder / f"{readable}-{hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()}" / f"{key}.npy"
+        )
 
     def load(self, identity: str, key: Key, size: tuple[int, int]) -> Flow | None:
         """The prediction for a target of (height, width), or None when there is none that is whole."""

@@ -9,7 +9,9 @@ from glunet.errors import GlunetError
 from glunet.evaluation.datasets.read import grid
 
 
-def homography_of_flow(flow: NDArray[Any], source_size: tuple[int, int], points: int = 2000) -> NDArray[np.float64] | None:
+def homography_of_flow(
+    flow: NDArray[Any], source_size: tuple[int, int], points: int = 2000
+) -> NDArray[np.float64] | None:
     """Source to target, 3 x 3, by MAGSAC over an even grid of about `points` matches; None when it cannot be estimated.
 
     Args:
@@ -30,7 +32,12 @@ def homography_of_flow(flow: NDArray[Any], source_size: tuple[int, int], points:
     cv2.setRNGSeed(0)  # the same matches always give the same homography
     try:
         matrix, _ = cv2.findHomography(
-            source[inside], target[inside], cv2.USAC_MAGSAC, ransacReprojThreshold=1.0, maxIters=10000, confidence=0.9999
+            source[inside],
+            target[inside],
+            cv2.USAC_MAGSAC,
+            ransacReprojThreshold=1.0,
+            maxIters=10000,
+            confidence=0.9999,
         )
     except cv2.error:  # degenerate matches, all on one line say
         return None

@@ -86,13 +86,17 @@ def reference_size(
         return float((points.max(axis=0) - points.min(axis=0)).max())
     if kind == "box" and box is not None:
         return float(max(box[2] - box[0], box[3] - box[1]))
-    raise GlunetError(f"reference size {kind!r}: expected 'image', 'keypoints' or 'box', with the argument of that name.")
+    raise GlunetError(
+        f"reference size {kind!r}: expected 'image', 'keypoints' or 'box', with the argument of that name."
+    )
 
 
 def transform(homography: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
     """Points (... x 2) carried by a 3 x 3 homography; NaN where they go behind the camera (w <= 0)."""
     points = np.asarray(points, np.float64)
-    homogeneous = np.concatenate([points, np.ones_like(points[..., :1])], axis=-1) @ np.asarray(homography, np.float64).T
+    homogeneous = (
+        np.concatenate([points, np.ones_like(points[..., :1])], axis=-1) @ np.asarray(homography, np.float64).T
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         out = homogeneous[..., :2] / homogeneous[..., 2:]
     return np.where(homogeneous[..., 2:] > 0, out, np.nan)

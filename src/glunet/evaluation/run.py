@@ -62,9 +62,7 @@ def evaluate(
     )
 
 
-def _batches(
-    pairs: tuple[Pair, ...], size: int, skipped: list[Skip]
-) -> Iterator[list[tuple[Pair, Sample]]]:
+def _batches(pairs: tuple[Pair, ...], size: int, skipped: list[Skip]) -> Iterator[list[tuple[Pair, Sample]]]:
     """Runs of consecutive pairs of one size of source and target; pairs that cannot be read are noted in `skipped`."""
     batch: list[tuple[Pair, Sample]] = []
     for pair in pairs:

@@ -22,13 +22,17 @@ def check_sample(sample: Sample) -> None:
                 f"truth of {truth.flow.shape[1]}x{truth.flow.shape[0]} pixels for a target of {size[1]}x{size[0]}."
             )
         if not truth.valid.any():
-            raise GlunetError("no pixel of the truth is valid; the mask is empty or every value is the sign of unknown.")
+            raise GlunetError(
+                "no pixel of the truth is valid; the mask is empty or every value is the sign of unknown."
+            )
         known = truth.flow[truth.valid]
         if not np.isfinite(known).all() or np.abs(known).max() > 1e6:
             raise GlunetError("the truth has values beyond any image among its valid pixels; is a mask missing?")
     elif isinstance(truth, PointTruth):
         if truth.target.shape != truth.source.shape or truth.target.ndim != 2 or truth.target.shape[1] != 2:
-            raise GlunetError(f"expected as many points in both images, got {truth.target.shape}, {truth.source.shape}.")
+            raise GlunetError(
+                f"expected as many points in both images, got {truth.target.shape}, {truth.source.shape}."
+            )
         if not len(truth.target):
             raise GlunetError("no point is annotated in both images.")
         if not (np.isfinite(truth.target).all() and np.isfinite(truth.source).all()):
@@ -51,13 +55,15 @@ def score(benchmark: Benchmark, pair: Pair, sample: Sample, flow: NDArray[Any]) 
     if not np.isfinite(flow).all():
         raise GlunetError(f"{pair.name}: the method returned a flow that is not finite.")
     truth = sample.truth
-    labels = {"name": pair.name, "group": pair.group, "subgroup": pair.subgroup, "unit": pair.unit or pair.name}
+    labels = (pair.name, pair.group, pair.subgroup, pair.unit or pair.name)
     if isinstance(truth, HomographyTruth):
         from glunet.evaluation.homography import homography_of_flow
 
         estimate = homography_of_flow(flow, sample.source.shape[:2])
         error = corner_error(estimate, truth.matrix, sample.source.shape[:2])
-        return Score(**labels, count=1, corner_error=error)
+        return Score(*labels, count=1, corner_error=error)
+    expected: NDArray[Any]
+    got: NDArray[Any]
     if isinstance(truth, FlowTruth):
         expected, got = truth.flow[truth.valid], flow[truth.valid]
     else:
@@ -69,7 +75,7 @@ def score(benchmark: Benchmark, pair: Pair, sample: Sample, flow: NDArray[Any]) 
         within |= {f"pck_{alpha:g}{suffix}": errors <= alpha * reference for alpha in benchmark.alphas}
     sums = {"aepe": float(errors.sum())} | {name: float(hit.sum()) for name, hit in within.items()}
     sums["fl"] = float(fl_outliers(errors, np.linalg.norm(expected, axis=-1)).sum())
-    return Score(**labels, count=len(errors), sums=sums)
+    return Score(*labels, count=len(errors), sums=sums)
 
 
 def at_points(flow: NDArray[Any], points: NDArray[np.float64], nearest: bool = False) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ class PointTruth:
 
 @dataclass(frozen=True)
 class HomographyTruth:
-    """A 3 x 3 homography, source to target: what is measured is one estimated from the flow, at the source's corners."""
+    """A 3 x 3 homography, source to target: the one estimated from the flow is measured, at the source's corners."""
 
     matrix: NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair on disk. `unit` is what the set counts by (a sequence, say), `subgroup` what is averaged before `group`."""
+    """One pair on disk. `unit` is what the set counts by (a sequence), `subgroup` what is averaged before `group`."""
 
     name: str
     load: Callable[[], Sample]
@@ -63,7 +63,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Published:
-    """A figure of a paper: `figures` maps (group, metric) to the value, shares as 0..1; group "all" is the whole set."""
+    """Figures of a paper: (group, metric) to the value, shares as 0..1; the group "all" is the whole set."""
 
     method: str
     source: str
@@ -116,13 +116,17 @@ class Benchmark:
             GlunetError: no such folder, or nothing of the expected layout in it.
         """
         if root is None and self.needs_root:
-            raise GlunetError(f"{self.name} needs the folder it lies in: expected {self.layout}. Get it from {self.origin}.")
+            raise GlunetError(
+                f"{self.name} needs the folder it lies in: expected {self.layout}. Get it from {self.origin}."
+            )
         path = Path(root) if root is not None else Path()
         if not path.exists():
             raise GlunetError(f"{path}: no such folder; expected {self.layout} below it. Get it from {self.origin}.")
         pairs = self.pairs(path)
         if not pairs:
-            raise GlunetError(f"{path}: no pairs of {self.name} found; expected {self.layout}. Get it from {self.origin}.")
+            raise GlunetError(
+                f"{path}: no pairs of {self.name} found; expected {self.layout}. Get it from {self.origin}."
+            )
         return Dataset(self, tuple(pairs))
 
 

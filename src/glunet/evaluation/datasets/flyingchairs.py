@@ -8,7 +8,10 @@ from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Sample
 from glunet.evaluation.datasets.read import below, expect_size, lines, read_image, read_truth
 
 FOLDERS = ("FlyingChairs_release", "FlyingChairs", "FlyingChairs_examples")
-LAYOUT = "ROOT/data/NNNNN_{img1.ppm,img2.ppm,flow.flo} (and ROOT/FlyingChairs_train_val.txt), or NNNNNNN-{img0.ppm,img1.ppm,gt.flo}"
+LAYOUT = (
+    "ROOT/data/NNNNN_{img1.ppm,img2.ppm,flow.flo} (and ROOT/FlyingChairs_train_val.txt), or"
+    " NNNNNNN-{img0.ppm,img1.ppm,gt.flo}"
+)
 
 
 def load(target_path: Path, source_path: Path, truth: Path) -> Sample:

@@ -23,7 +23,7 @@ VIEWPOINTS = ("I", "II", "III", "IV", "V")
 FOLDERS = ("hpatches-sequences-release", "hpatches")
 # Image sizes beyond what the homography protocol's authors could run: left out by all who report it.
 TOO_LARGE = frozenset(
-    "i_contruction i_crownnight i_dc i_pencils i_whitebuilding v_artisans v_astronautis v_talent".split()
+    ("i_contruction", "i_crownnight", "i_dc", "i_pencils", "i_whitebuilding", "v_artisans", "v_astronautis", "v_talent")
 )
 
 
@@ -93,7 +93,8 @@ HPATCHES = Benchmark(
     layout=LAYOUT,
     origin=ORIGIN,
     licence=LICENCE,
-    protocol="Viewpoint sequences; source image 1, resized to the size of target image k = 2..6 (groups I..V); truth where it"
+    protocol="Viewpoint sequences; source image 1, resized to the size of target image k = 2..6 (groups I..V);"
+    " truth where it"
     " points into the source; mean of the pairs' means.",
     published=(
         Published("GLU-Net", GLUNET, {("all", "aepe"): 24.91}),
@@ -142,7 +143,8 @@ HPATCHES_HOMOGRAPHY = Benchmark(
     layout="ROOT/{v,i}_*/{1..6}.ppm and H_1_{2..6}",
     origin=ORIGIN,
     licence=LICENCE,
-    protocol="Viewpoint and illumination sequences but the eight largest; shorter side 480; a homography from confident,"
+    protocol="Viewpoint and illumination sequences but the eight largest; shorter side 480; a homography from"
+    " confident,"
     " well spread matches by MAGSAC; mean error of the four corners of image 1, area under the recall curve.",
     published=(
         Published(

@@ -30,7 +30,9 @@ def pairs(root: Path, image_folder: str, names: tuple[str, ...]) -> list[Pair]:
     return out
 
 
-def _benchmark(year: int, images: str, count: int, folders: tuple[str, ...], published: tuple[Published, ...]) -> Benchmark:
+def _benchmark(
+    year: int, images: str, count: int, folders: tuple[str, ...], published: tuple[Published, ...]
+) -> Benchmark:
     return Benchmark(
         name=f"kitti{year}",
         title=f"KITTI {year}",
@@ -44,8 +46,10 @@ def _benchmark(year: int, images: str, count: int, folders: tuple[str, ...], pub
         layout=f"ROOT/training/{{{images},flow_occ,flow_noc}}/*.png",
         origin="https://www.cvlibs.net/datasets/kitti/eval_flow.php (after registration)",
         licence="CC BY-NC-SA 3.0",
-        protocol="Training images; target frame _10, source frame _11, as they are; AEPE is the mean of the images' means,"
-        " Fl the share of all valid pixels with an error above 3 px and 5 %; occ: every known pixel, noc: seen in both.",
+        protocol="Training images; target frame _10, source frame _11, as they are; AEPE is the mean of the images'"
+        " means,"
+        " Fl the share of all valid pixels with an error above 3 px and 5 %; occ: every known pixel, noc: seen in"
+        " both.",
         published=published,
     )
 

@@ -26,7 +26,8 @@ def pairs(root: Path) -> list[Pair]:
     if not names:
         raise GlunetError(f"{root / 'other-gt-flow'}: no sequence in it; expected {LAYOUT}.")
     return [
-        Pair(name, partial(load, images / name, root / "other-gt-flow" / name / "flow10.flo"), unit=name) for name in names
+        Pair(name, partial(load, images / name, root / "other-gt-flow" / name / "flow10.flo"), unit=name)
+        for name in names
     ]
 
 

@@ -123,7 +123,8 @@ def expect_size(path: Path, got: tuple[int, ...], expected: tuple[int, ...], of:
     """Raise when a truth or a mask has not the size of its image."""
     if tuple(got[:2]) != tuple(expected[:2]):
         raise GlunetError(
-            f"{path}: is {got[1]}x{got[0]}, but {of} is {expected[1]}x{expected[0]}; truth and image must be of one size."
+            f"{path}: is {got[1]}x{got[0]}, but {of} is {expected[1]}x{expected[0]}; truth and image must be of one"
+            f" size."
         )
 
 
@@ -145,6 +146,11 @@ def lines(path: Path, what: str) -> list[str]:
     """Lines of a text file that are not empty."""
     _expect_file(path, what)
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def separated(text: str) -> NDArray[np.float64]:
+    """Numbers separated by semicolons, as point lists have them in one cell."""
+    return np.array([float(number) for number in text.split(";") if number.strip()], np.float64)
 
 
 def folders(path: Path) -> Iterable[Path]:

@@ -1,0 +1,61 @@
+"""Oxford affine regions (Mikolajczyk and Schmid): eight scenes, image 1 against 2..6, truth by homography."""
+
+from functools import partial
+from pathlib import Path
+
+from glunet.errors import GlunetError
+from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Sample
+from glunet.evaluation.datasets.read import (
+    below,
+    folders,
+    homography_flow,
+    read_image,
+    read_matrix,
+    resize,
+    scaled_homography,
+)
+
+FOLDERS = ("oxford-affine", "oxford_affine", "affine")
+LAYOUT = "ROOT/{bark,bikes,boat,graf,leuven,trees,ubc,wall}/img{1..6}.ppm or .pgm and H1to{2..6}p"
+
+
+def load(source_path: Path, target_path: Path, truth: Path) -> Sample:
+    """Source = image 1, resized to the size of the target = image k, as HPatches in its original size."""
+    source, target = read_image(source_path), read_image(target_path)
+    size = target.shape[:2]
+    matrix = scaled_homography(read_matrix(truth), (source.shape[:2], size), (size, size))
+    return Sample(resize(source, size), target, FlowTruth(*homography_flow(matrix, size, size)))
+
+
+def pairs(root: Path) -> list[Pair]:
+    out = []
+    for folder in folders(below(root, *FOLDERS)):
+        truths = sorted(folder.glob("H1to?p"))
+        if not truths:
+            continue
+        suffix = next((s for s in (".ppm", ".pgm", ".png") if (folder / f"img1{s}").is_file()), None)
+        if suffix is None:
+            raise GlunetError(f"{folder}: homographies, but no img1.ppm or img1.pgm; expected {LAYOUT}.")
+        for truth in truths:
+            k = truth.name[4]
+            load_pair = partial(load, folder / f"img1{suffix}", folder / f"img{k}{suffix}", truth)
+            out.append(Pair(f"{folder.name}/1-{k}", load_pair, folder.name, unit=folder.name))
+    return out
+
+
+OXFORD_AFFINE = Benchmark(
+    name="oxford-affine",
+    title="Oxford affine",
+    task="geometric",
+    pairs=pairs,
+    metrics=("aepe", "pck1", "pck3", "pck5"),
+    unit="scenes",
+    full=8,
+    folders=FOLDERS,
+    layout=LAYOUT,
+    origin="https://www.robots.ox.ac.uk/~vgg/research/affine/",
+    licence="for research; the authors ask to be cited (Mikolajczyk et al., IJCV 2005)",
+    protocol="Source image 1, resized to the size of target image k = 2..6; truth where it points into the source;"
+    " mean of"
+    " the pairs' means, per scene (each shows one kind of change).",
+)
