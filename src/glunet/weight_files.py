@@ -1,0 +1,236 @@
+"""Weights: what comes with the package, our files, official checkpoints, told apart by content."""
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from dataclasses import asdict
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from glunet._version import __version__
+from glunet.checkpoint import bare_state, is_official, official_config, our_key
+from glunet.errors import GlunetError
+from glunet.network.glunet import GLUNet, GLUNetConfig
+
+if TYPE_CHECKING:
+    from glunet.matcher import Matcher
+
+DEFAULT = "glunet"
+ENCODER = "vgg16"
+FORMAT = "glunet 1"
+
+
+def folder() -> Path:
+    """Where the package keeps its weights."""
+    return Path(str(resources.files("glunet") / "weights"))
+
+
+def weights() -> dict[str, dict[str, Any]]:
+    """The weights that come with the package: name -> its metadata (settings, training, numbers, licence, sha256)."""
+    found = {}
+    for path in sorted(folder().glob("*.safetensors")):
+        found[path.stem] = _metadata(path) | {"sha256": sha256(path), "bytes": path.stat().st_size}
+    return found
+
+
+def load(
+    name: str | Path = DEFAULT,
+    device: str | torch.device | None = None,
+    uint8_truncation: bool = False,
+    iterative_refinement: bool | None = None,
+) -> "Matcher":
+    """A matcher, ready to use; nothing is downloaded.
+
+    Args:
+        name: the name of weights in the package (`weights()` lists them), a file of ours (.safetensors), or an official
+            checkpoint (.pth), told apart by their content.
+        device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
+        uint8_truncation: cut resized grey levels to whole numbers as the first public implementation does; an official
+            checkpoint's keys cannot tell whether it was trained so.
+        iterative_refinement: extra levels between L-Net and H-Net for large images; None takes what the weights were
+            made for (on for official checkpoints).
+
+    Raises:
+        GlunetError: if there are no such weights, the file is none of ours or damaged, or the device is not there.
+    """
+    from glunet.matcher import Matcher
+
+    network, metadata, path = _read(name)
+    if iterative_refinement is None:
+        iterative_refinement = bool(metadata.get("iterative_refinement", True))
+    return Matcher(
+        network.to(_device(device)).eval(),
+        name=metadata.get("name", path.stem),
+        sha256=sha256(path),
+        uint8_truncation=uint8_truncation,
+        iterative_refinement=iterative_refinement,
+    )
+
+
+def read_weights(name: str | Path) -> tuple[GLUNet, dict[str, Any]]:
+    """The network that `name` (see `load`) holds, on the CPU, in float32, and its metadata.
+
+    Raises:
+        GlunetError: as `load`.
+    """
+    return _read(name)[:2]
+
+
+def _read(name: str | Path) -> tuple[GLUNet, dict[str, Any], Path]:
+    path = _find(name)
+    if _is_safetensors(path):
+        state, metadata = _read_ours(path)
+        try:
+            config = GLUNetConfig(**metadata["config"])
+        except (KeyError, TypeError) as error:
+            raise GlunetError(f"{path} is a safetensors file without glunet's settings; expected weights of ours.") from error
+    else:
+        state, metadata = _read_official(path)
+        config = official_config(state)
+        state = {our_key(key): value for key, value in state.items()}
+    network = GLUNet(config)
+    _load_whole(network, state, path)
+    return network, metadata, path
+
+
+def save_weights(
+    path: Path, state: dict[str, Tensor], config: GLUNetConfig, metadata: dict[str, Any], half: bool = True
+) -> None:
+    """Write weights of ours: safetensors, float16 (BatchNorm's statistics float32), settings in the metadata.
+
+    A state without an encoder refers to the package's own VGG-16.
+    """
+    tensors = {}
+    for key, value in state.items():
+        if not value.is_floating_point():
+            continue  # counters of batches, of no use after training
+        keep = not half or key.endswith(("running_mean", "running_var"))
+        tensors[key] = value.detach().cpu().to(torch.float32 if keep else torch.float16).contiguous()
+    header = {"format": FORMAT, "version": __version__, "config": asdict(config)} | metadata
+    if not any(key.startswith("encoder.") for key in tensors):
+        header["encoder"] = ENCODER
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata={"glunet": json.dumps(header)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise GlunetError(f"{path} cannot be written ({error}); choose another place with room.") from error
+
+
+def network_state(network: GLUNet, encoder: bool = False) -> dict[str, Tensor]:
+    """A network's tensors, without the encoder's unless asked for."""
+    return {k: v for k, v in network.state_dict().items() if encoder or not k.startswith("encoder.")}
+
+
+@cache
+def _encoder_file() -> dict[str, Tensor]:
+    path = folder() / f"{ENCODER}.safetensors"
+    if not path.exists():
+        raise GlunetError(f"{path} is missing; the package is incomplete: install it again.")
+    return load_file(path)
+
+
+def encoder_state() -> dict[str, Tensor]:
+    """VGG-16's tensors (Simonyan and Zisserman 2014), float32, under the network's names."""
+    return {key: value.float() for key, value in _encoder_file().items()}
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find(name: str | Path) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    inside = folder() / f"{name}.safetensors"
+    if str(name) != ENCODER and len(path.parts) == 1 and inside.is_file():
+        return inside
+    names = ", ".join(n for n in sorted(p.stem for p in folder().glob("*.safetensors")) if n != ENCODER) or "none"
+    what = "is a folder" if path.is_dir() else "is no file and no name of weights in the package"
+    raise GlunetError(f"Weights '{name}': it {what}; expected a .safetensors or .pth file, or one of: {names}.")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the first bytes: an eight-byte length, then a JSON object."""
+    try:
+        with path.open("rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise GlunetError(f"{path} cannot be read ({error.strerror}); check its rights.") from error
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {}).get("glunet", "{}"))
+    except (SafetensorError, ValueError) as error:
+        raise GlunetError(f"{path} is a damaged safetensors file ({error}); copy it again.") from error
+
+
+def _read_ours(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    metadata = _metadata(path)
+    try:
+        state = {key: value.float() for key, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise GlunetError(f"{path} is a damaged safetensors file ({error}); copy it again.") from error
+    if metadata.get("encoder") == ENCODER:
+        state |= encoder_state()
+    return state, metadata
+
+
+def _read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise GlunetError(
+            f"{path} is neither a safetensors file nor a PyTorch checkpoint of plain tensors, or it is damaged; "
+            "expected weights of ours or an official GLU-Net checkpoint."
+        ) from error
+    state = bare_state(content, str(path))
+    if not is_official(state):
+        raise GlunetError(
+            f"{path} holds tensors such as '{next(iter(state))}', which no GLU-Net has; expected an official checkpoint."
+        )
+    return state, {"iterative_refinement": True}
+
+
+def _load_whole(network: GLUNet, state: dict[str, Tensor], path: Path) -> None:
+    """Every tensor in its place, none left over; BatchNorm's counters may be absent."""
+    own = network.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    extra = [k for k in state if k not in own]
+    wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
+    for keys, what in ((extra, "has left over"), (missing, "lacks"), (wrong, "has in another shape")):
+        if keys:
+            raise GlunetError(
+                f"{path} {what} {len(keys)} of the network's tensors, the first '{keys[0]}'; "
+                "expected a whole GLU-Net checkpoint, unchanged."
+            )
+    network.load_state_dict({**own, **state})
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise GlunetError(f"Device '{device}' cannot be used here; expected cpu, or cuda or mps where there is one.") from error
+    return chosen
