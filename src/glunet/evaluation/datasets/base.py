@@ -89,6 +89,7 @@ class Benchmark:
         origin, licence: where to get it and on what terms.
         protocol: one or two sentences, the direction, the resizing and the mask.
         alphas: the fractions for PCK at alpha.
+        summary: what a table of all sets shows, by default the headline.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Benchmark:
     folders: tuple[str, ...] = ()
     alphas: tuple[float, ...] = ()
     published: tuple[Published, ...] = ()
+    summary: tuple[str, ...] = ()
     needs_root: bool = True
 
     def open(self, root: str | Path | None = None) -> "Dataset":

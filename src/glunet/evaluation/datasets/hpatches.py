@@ -115,6 +115,7 @@ HPATCHES_240 = Benchmark(
     origin=ORIGIN,
     licence=LICENCE,
     protocol="As hpatches, both images resized to 240 x 240.",
+    summary=("aepe", "pck5"),
     published=(
         Published(
             "GLU-Net",

@@ -51,6 +51,7 @@ def _benchmark(
         " Fl the share of all valid pixels with an error above 3 px and 5 %; occ: every known pixel, noc: seen in"
         " both.",
         published=published,
+        summary=("aepe", "fl"),
     )
 
 

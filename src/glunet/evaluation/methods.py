@@ -1,0 +1,128 @@
+"""Methods by name, and the two that are networks: glunet itself and torchvision's RAFT."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from glunet._version import __version__
+from glunet.errors import GlunetError
+from glunet.evaluation.baselines import Dis, Farneback, Flow, Identity, Image, Method, SiftHomography, frame_to_source
+
+if TYPE_CHECKING:
+    from glunet.matcher import Matcher
+
+NAMES = ("glunet", "identity", "sift", "dis", "farneback", "raft")
+DEFAULT = ("glunet", "dis", "sift", "identity")
+
+
+def method(name: str, weights: str | Path = "glunet", device: str | None = None) -> Method:
+    """A method by its name on the command line.
+
+    Args:
+        name: one of `NAMES`.
+        weights, device: for "glunet", as `glunet.load` takes them; the device also for "raft".
+
+    Raises:
+        GlunetError: no such name, or what it needs is not on this machine.
+    """
+    if name == "glunet":
+        import glunet
+
+        return Glunet(glunet.load(weights, device=device))
+    if name == "raft":
+        return Raft(device)
+    baselines = {"identity": Identity, "sift": SiftHomography, "dis": Dis, "farneback": Farneback}
+    if name not in baselines:
+        raise GlunetError(f"no method {name!r}; there are {', '.join(NAMES)}.")
+    return baselines[name]()
+
+
+class Glunet:
+    """The network, through a matcher; pairs of one size go through it together on a GPU."""
+
+    name = "glunet"
+
+    def __init__(self, matcher: "Matcher", batch: int | None = None) -> None:
+        self.matcher = matcher
+        self.sha256 = getattr(matcher, "sha256", "") or ""
+        settings = (
+            getattr(matcher, "uint8_truncation", None),
+            getattr(matcher, "iterative_refinement", None),
+            str(getattr(matcher, "device", "")),
+            str(getattr(matcher, "dtype", "")),
+        )
+        self.identity = f"glunet-{self.sha256 or 'unsaved'}-{code_version()}-{settings}"
+        # On a CPU one pair fills the cores, and more only fill the memory.
+        self.batch = batch or (1 if "cpu" in str(getattr(matcher, "device", "cpu")) else 8)
+
+    def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
+        if len(pairs) == 1 or pairs[0][0].shape != pairs[0][1].shape:
+            return [np.asarray(self.matcher.match(source, target).flow, np.float32) for source, target in pairs]
+        import torch
+
+        source, target = (
+            torch.from_numpy(np.stack([pair[i] for pair in pairs])).permute(0, 3, 1, 2).to(self.matcher.device)
+            for i in (0, 1)
+        )
+        with torch.inference_mode():
+            flows = self.matcher.flow(source, target)
+        return list(flows.float().permute(0, 2, 3, 1).cpu().numpy())
+
+
+class Raft:
+    """torchvision's RAFT (large), when it and its weights are on this machine: nothing is downloaded."""
+
+    name = "RAFT"
+    batch = 1
+
+    def __init__(self, device: str | None = None) -> None:
+        try:
+            from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
+        except ImportError as error:
+            raise GlunetError("RAFT needs torchvision, which is not installed: pip install 'glunet[raft]'.") from error
+        import torch
+
+        weights = Raft_Large_Weights.C_T_SKHT_V2
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        if not path.is_file():
+            raise GlunetError(f"RAFT's weights are not on this machine; expected {path}, which is {weights.url}.")
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network: Any = raft_large()
+        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network.to(self.device).eval()
+        self.identity = f"raft-1-{path.stem}-{self.device.type}"
+
+    def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
+        return [self.match(source, target) for source, target in pairs]
+
+    def match(self, source: Image, target: Image) -> Flow:
+        import torch
+        from torch.nn import functional as F
+
+        from glunet.flow.geometry import resize_area
+
+        height, width = target.shape[:2]
+        # RAFT wants multiples of 8, and 128 px at least for its pyramid of correlations.
+        padding = (0, max(128, -(-width // 8) * 8) - width, 0, max(128, -(-height // 8) * 8) - height)
+        tensors = []
+        for image in (target, source):
+            tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float().to(self.device)
+            tensor = resize_area(tensor, (height, width)) / 127.5 - 1
+            tensors.append(F.pad(tensor, padding, mode="replicate"))
+        with torch.inference_mode():
+            flow = self.network(*tensors)[-1][0, :, :height, :width]
+        return frame_to_source(flow.permute(1, 2, 0).float().cpu().numpy(), source.shape[:2])
+
+
+@cache
+def code_version() -> str:
+    """The package's version and a hash of the code that a prediction hangs on."""
+    package = Path(__file__).parents[1]
+    files = [path for part in (".", "network", "flow") for path in sorted((package / part).glob("*.py"))]
+    digest = hashlib.blake2b(digest_size=6)
+    for path in files:
+        digest.update(path.read_bytes())
+    return f"{__version__}-{digest.hexdigest()}"
