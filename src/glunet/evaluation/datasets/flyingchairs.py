@@ -24,25 +24,31 @@ def load(target_path: Path, source_path: Path, truth: Path) -> Sample:
 def pairs(root: Path) -> list[Pair]:
     root = below(root, *FOLDERS)
     data = below(root, "data")
-    release, examples = sorted(data.glob("*_flow.flo")), sorted(data.glob("*-gt.flo"))
+    # By any of a pair's three files, so that one that is missing is said when it is to be read.
+    release = _stems(data, "_img1.ppm", "_img2.ppm", "_flow.flo")
+    examples = _stems(data, "-img0.ppm", "-img1.ppm", "-gt.flo")
     split = next((path for path in (root, data) if (path / "FlyingChairs_train_val.txt").is_file()), None)
     if release and split is not None:
         labels = lines(split / "FlyingChairs_train_val.txt", "1 (training) or 2 (validation), a line a pair")
         # The file numbers all pairs of the release, so that it also serves a part of it.
-        numbers = [int(path.name.split("_")[0]) for path in release]
-        if max(numbers) > len(labels):
-            raise GlunetError(f"{split}: the split has {len(labels)} lines, but there is a pair {max(numbers):05d}.")
-        release = [path for path, number in zip(release, numbers, strict=True) if labels[number - 1] == "2"]
+        if max(map(int, release)) > len(labels):
+            raise GlunetError(f"{split}: the split has {len(labels)} lines, but there is a pair {release[-1]}.")
+        release = [stem for stem in release if labels[int(stem) - 1] == "2"]
     out = []
-    for truth in release:
-        stem = truth.name.removesuffix("_flow.flo")
-        load_pair = partial(load, data / f"{stem}_img1.ppm", data / f"{stem}_img2.ppm", truth)
-        out.append(Pair(stem, load_pair, unit=stem))
-    for truth in examples:
-        stem = truth.name.removesuffix("-gt.flo")
-        load_pair = partial(load, data / f"{stem}-img0.ppm", data / f"{stem}-img1.ppm", truth)
-        out.append(Pair(stem, load_pair, unit=stem))
+    for stems, target, source, truth in (
+        (release, "_img1.ppm", "_img2.ppm", "_flow.flo"),
+        (examples, "-img0.ppm", "-img1.ppm", "-gt.flo"),
+    ):
+        for stem in stems:
+            paths = (data / f"{stem}{ending}" for ending in (target, source, truth))
+            out.append(Pair(stem, partial(load, *paths), unit=stem))
     return out
+
+
+def _stems(folder: Path, *endings: str) -> list[str]:
+    """Numbers of pairs that have a file with any of the endings."""
+    names = {path.name.removesuffix(end) for end in endings for path in folder.glob(f"*{end}")}
+    return sorted(name for name in names if name.isdigit())
 
 
 FLYINGCHAIRS = Benchmark(

@@ -21,10 +21,12 @@ def pairs(root: Path, image_folder: str, names: tuple[str, ...]) -> list[Pair]:
     root = below(below(root, *names), "training")
     images = need(root / image_folder, "the folder of frames *_10.png and *_11.png")
     out = []
-    for truth in sorted((root / "flow_occ").glob("*_10.png")):
+    truths = sorted((root / "flow_occ").glob("*_10.png"))
+    # A frame without a truth, or a truth without a frame, is said when it is to be read.
+    for name in sorted({path.name for path in (*truths, *images.glob("*_10.png"))} if truths else ()):
         for group in ("occ", "noc"):
-            path = root / f"flow_{group}" / truth.name
-            out.append(Pair(f"{truth.stem}/{group}", partial(load, images, path), group, unit=truth.stem))
+            load_pair = partial(load, images, root / f"flow_{group}" / name)
+            out.append(Pair(f"{Path(name).stem}/{group}", load_pair, group, unit=Path(name).stem))
     if not out:
         raise GlunetError(f"{root / 'flow_occ'}: no truth *_10.png; expected ROOT/training/flow_occ/*_10.png.")
     return out

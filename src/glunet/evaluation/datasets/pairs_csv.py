@@ -1,6 +1,5 @@
 """Anybody's own benchmark: a CSV of image pairs with a flow file, a homography or points as truth."""
 
-import csv
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from glunet.evaluation.datasets.read import (
     read_mask,
     read_matrix,
     read_truth,
+    table,
 )
 from glunet.evaluation.metrics import reference_size
 
@@ -32,8 +32,9 @@ def load(row: dict[str, str], folder: Path) -> Sample:
     references = {"": reference_size("image", image=source.shape[:2])}
     if row.get("points"):
         path = folder / row["points"]
+        content = lines(path, "a file of points")
         try:
-            values = np.array([line.replace(",", " ").split() for line in lines(path, "a file of points")], np.float64)
+            values = np.array([line.replace(",", " ").split() for line in content], np.float64)
             points = values.reshape(-1, 4)
         except ValueError as error:
             raise GlunetError(f"{path}: expected four numbers a line, x_target y_target x_source y_source.") from error
@@ -53,25 +54,18 @@ def load(row: dict[str, str], folder: Path) -> Sample:
 
 def pairs(root: Path) -> list[Pair]:
     path = root / "pairs.csv" if root.is_dir() else root
-    lines(path, f"a CSV with the columns {COLUMNS}")
     out = []
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        for number, raw in enumerate(csv.DictReader(file, skipinitialspace=True), start=2):
-            row = {
-                key: (value or "").strip()
-                for key, value in raw.items()
-                if isinstance(key, str) and not isinstance(value, list)
-            }
-            if not (row.get("source") and row.get("target")):
-                raise GlunetError(f"{path}, line {number}: no source or no target; expected the columns {COLUMNS}.")
-            truths = [kind for kind in ("flow", "homography", "points") if row.get(kind)]
-            if len(truths) != 1:
-                raise GlunetError(
-                    f"{path}, line {number}: {' and '.join(truths) or 'no truth'} given; expected exactly one of flow,"
-                    " homography and points."
-                )
-            name = row.get("name") or f"{number - 1:04d} {Path(row['source']).stem}-{Path(row['target']).stem}"
-            out.append(Pair(name, partial(load, row, path.parent), row.get("group", ""), unit=name))
+    for number, row in table(path, ("source", "target"), f"a CSV with the columns {COLUMNS}"):
+        if not (row["source"] and row["target"]):
+            raise GlunetError(f"{path}, line {number}: no source or no target; expected the columns {COLUMNS}.")
+        truths = [kind for kind in ("flow", "homography", "points") if row.get(kind)]
+        if len(truths) != 1:
+            raise GlunetError(
+                f"{path}, line {number}: {' and '.join(truths) or 'no truth'} given; expected exactly one of flow,"
+                " homography and points."
+            )
+        name = row.get("name") or f"{number - 1:04d} {Path(row['source']).stem}-{Path(row['target']).stem}"
+        out.append(Pair(name, partial(load, row, path.parent), row.get("group", ""), unit=name))
     return out
 
 

@@ -1,6 +1,5 @@
 """PF-PASCAL: key points of objects of twenty classes, the official list of 308 test pairs."""
 
-import csv
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from glunet.errors import GlunetError
 from glunet.evaluation.datasets.base import Benchmark, Pair, PointTruth, Sample
-from glunet.evaluation.datasets.read import below, read_image, read_mat, separated
+from glunet.evaluation.datasets.read import below, read_image, read_mat, separated, table
 from glunet.evaluation.metrics import reference_size
 
 FOLDERS = ("PF-PASCAL", "PF-Pascal", "PF-dataset-PASCAL")
@@ -52,26 +51,25 @@ def pairs(root: Path) -> list[Pair]:
         raise GlunetError(f"{root}: no list {' or '.join(LISTS)}; expected {LAYOUT}.")
     data = below(root, "PF-dataset-PASCAL")
     out = []
-    with open(path, newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                source, target = (data / "JPEGImages" / Path(row[k]).name for k in ("source_image", "target_image"))
-                label = row["class"]
-                group = CLASSES[int(label) - 1] if label.isdigit() else label
-                if "XA" in row:
-                    a, b = (np.stack((separated(row["X" + k]), separated(row["Y" + k])), axis=1) for k in "AB")
-                    load_pair = partial(load, source, target, (a, b))
-                else:
-                    mats = tuple(data / "Annotations" / group / f"{image.stem}.mat" for image in (source, target))
-                    load_pair = partial(load, source, target, mats)
-            except (KeyError, ValueError, IndexError, TypeError) as error:
-                raise GlunetError(
-                    f"{path}, line {number}: expected source_image, target_image, class and, with points, XA, YA,"
-                    f" XB, YB"
-                    f" of one length ({error})."
-                ) from error
-            name = f"{group}/{source.stem}-{target.stem}"
-            out.append(Pair(name, load_pair, group, unit=name))
+    for number, row in table(path, ("source_image", "target_image", "class"), "the list of test pairs"):
+        source, target = (data / "JPEGImages" / Path(row[k]).name for k in ("source_image", "target_image"))
+        label = row["class"]
+        try:
+            group = CLASSES[int(label) - 1] if label.isdigit() else label
+            if "XA" in row:
+                a, b = (np.stack((separated(row["X" + k]), separated(row["Y" + k])), axis=1) for k in "AB")
+                load_pair = partial(load, source, target, (a, b))
+            else:
+                mats = tuple(data / "Annotations" / group / f"{image.stem}.mat" for image in (source, target))
+                load_pair = partial(load, source, target, mats)
+        except (KeyError, ValueError, IndexError) as error:
+            raise GlunetError(
+                f"{path}, line {number}: expected source_image, target_image, class and, with points, XA, YA,"
+                f" XB, YB"
+                f" of one length ({error})."
+            ) from error
+        name = f"{group}/{source.stem}-{target.stem}"
+        out.append(Pair(name, load_pair, group, unit=name))
     return out
 
 

@@ -42,8 +42,9 @@ def pairs(root: Path) -> list[Pair]:
     root = below(root, *FOLDERS)
     out = []
     for folder in folders(root):
-        images = sorted(folder.glob("*.png"))
+        images = sorted({path.with_suffix(".png") for kind in ("*.png", "*.mat") for path in folder.glob(kind)})
         for image in images:
+            need(image, "the image of the key points of that name")
             need(image.with_suffix(".mat"), "the key points of the image of that name")
         for source, target in permutations(images, 2):
             name = f"{folder.name}/{source.stem}-{target.stem}"

@@ -1,6 +1,5 @@
 """MegaDepth and RobotCar: image pairs with sparse points in a CSV, as RANSAC-Flow published them."""
 
-import csv
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from glunet.errors import GlunetError
 from glunet.evaluation.datasets.base import Benchmark, Pair, PointTruth, Published, Sample
-from glunet.evaluation.datasets.read import below, pad, read_image, separated
+from glunet.evaluation.datasets.read import below, pad, read_image, separated, table
 
 COLUMNS = "source_image,target_image,XA,YA,XB,YB (A the source, numbers separated by ;) and optionally scene"
 
@@ -41,16 +40,16 @@ def pairs(root: Path, names: tuple[str, ...], lists: tuple[str, ...]) -> list[Pa
     if path is None:
         raise GlunetError(f"{root}: no list {' or '.join(lists)} below it; expected a CSV with {COLUMNS}.")
     out = []
-    with open(path, newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                a, b = (np.stack((separated(row["X" + k]), separated(row["Y" + k])), axis=1) for k in "AB")
-                source, target, scene = row["source_image"], row["target_image"], row.get("scene") or ""
-            except (KeyError, ValueError, TypeError) as error:
-                raise GlunetError(f"{path}, line {number}: expected {COLUMNS} ({error}).") from error
-            load_pair = partial(_load_named, path, scene, source, target, (a, b))
-            name = f"{number - 1:05d} {Path(source).stem}-{Path(target).stem}"
-            out.append(Pair(name, load_pair, unit=name))
+    required = ("source_image", "target_image", "XA", "YA", "XB", "YB")
+    for number, row in table(path, required, f"a CSV with {COLUMNS}"):
+        try:
+            a, b = (np.stack((separated(row["X" + k]), separated(row["Y" + k])), axis=1) for k in "AB")
+        except ValueError as error:
+            raise GlunetError(f"{path}, line {number}: expected {COLUMNS} ({error}).") from error
+        source, target = row["source_image"], row["target_image"]
+        load_pair = partial(_load_named, path, row.get("scene", ""), source, target, (a, b))
+        name = f"{number - 1:05d} {Path(source).stem}-{Path(target).stem}"
+        out.append(Pair(name, load_pair, unit=name))
     return out
 
 

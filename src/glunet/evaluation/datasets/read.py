@@ -1,5 +1,6 @@
 """Reading what evaluation sets are made of, with the path and the expectation in every error."""
 
+import csv
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,24 @@ def lines(path: Path, what: str) -> list[str]:
     """Lines of a text file that are not empty."""
     _expect_file(path, what)
     return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def table(path: Path, columns: tuple[str, ...], what: str) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV with their line numbers, cells stripped; every one of `columns` must be there in every row.
+
+    Raises:
+        GlunetError: no such file, no such column, or a row that ends early, as the last one of half a download does.
+    """
+    _expect_file(path, what)
+    out = []
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        for row in (reader := csv.DictReader(file, skipinitialspace=True)):
+            cells = {key: value.strip() for key, value in row.items() if isinstance(key, str) and value is not None}
+            missing = [column for column in columns if column not in cells]
+            if missing:
+                raise GlunetError(f"{path}, line {reader.line_num}: no {', '.join(missing)}; expected {what}.")
+            out.append((reader.line_num, cells))
+    return out
 
 
 def separated(text: str) -> NDArray[np.float64]:

@@ -26,16 +26,20 @@ def pairs(root: Path) -> list[Pair]:
     out = []
     for group in ("clean", "final"):
         for scene in folders(root / group):
-            for truth in sorted((root / "flow" / scene.name).glob("frame_*.flo")):
-                number = int(truth.stem.removeprefix("frame_"))
+            # Every frame but the last has a flow; one that is missing is then said when it is to be read.
+            flow, numbers = root / "flow" / scene.name, set()
+            for path in (*sorted(scene.glob("frame_*.png"))[:-1], *flow.glob("frame_*.flo")):
+                numbers.add(int(path.stem.removeprefix("frame_")))
+            for number in sorted(numbers):
+                stem = f"frame_{number:04d}"
                 load_pair = partial(
                     load,
-                    scene / f"{truth.stem}.png",
+                    scene / f"{stem}.png",
                     scene / f"frame_{number + 1:04d}.png",
-                    truth,
-                    root / "invalid" / scene.name / f"{truth.stem}.png",
+                    flow / f"{stem}.flo",
+                    root / "invalid" / scene.name / f"{stem}.png",
                 )
-                name = f"{group}/{scene.name}/{truth.stem}"
+                name = f"{group}/{scene.name}/{stem}"
                 out.append(Pair(name, load_pair, group, unit=scene.name))
     if not out:
         raise GlunetError(f"{root}: no frames with flow; expected {LAYOUT}.")
