@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pickle
 import zipfile
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from torch import Tensor
 from glunet._version import __version__
 from glunet.checkpoint import bare_state, is_official, official_config, our_key
 from glunet.errors import GlunetError
+from glunet.flow.files import writing
 from glunet.network.glunet import GLUNet, GLUNetConfig
 
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ def save_weights(
     """Write weights of ours: safetensors, float16 (BatchNorm's statistics float32), settings in the metadata.
 
     A state without an encoder refers to the package's own VGG-16.
+
+    Raises:
+        GlunetError: if the file cannot be written.
     """
     tensors = {}
     for key, value in state.items():
@@ -118,14 +121,11 @@ def save_weights(
     header = {"format": FORMAT, "version": __version__, "config": asdict(config)} | metadata
     if not any(key.startswith("encoder.") for key in tensors):
         header["encoder"] = ENCODER
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"glunet": json.dumps(header)})
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise GlunetError(f"{path} cannot be written ({error}); choose another place with room.") from error
+    with writing(path) as part:
+        try:
+            save_file(tensors, part, metadata={"glunet": json.dumps(header)})
+        except SafetensorError as error:
+            raise GlunetError(f"{path} cannot be written ({error}); choose another place with room.") from error
 
 
 def network_state(network: GLUNet, encoder: bool = False) -> dict[str, Tensor]:

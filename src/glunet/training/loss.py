@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from glunet.flow.geometry import scale_flow
-from glunet.network.glunet import LNET_SIZE, Flows
+from glunet.network.glunet import LNET_SIZE
 from glunet.training.scenes import Scenes, Truth, truth
 
-# Of the levels 4, 3, 2 and 1. SPEC 8 sums over the pixels of a 520 frame; on means its weights are 82, 82, 84, 169.
+# Of the levels 4, 3, 2 and 1, then of extra levels. SPEC 8 sums over the pixels of a 520 frame: on means its weights are
+# 82, 82, 84, 169.
 LEVEL_WEIGHTS = (1.0, 1.0, 1.0, 2.0)
+EXTRA_WEIGHT = 0.5
 # What is covered in the source has a known flow, and what left its view a smoothly extrapolated one: both teach the
 # network to go on where it sees nothing, but less than what it can see.
 OCCLUDED, OUT_OF_VIEW = 0.3, 0.1
@@ -19,13 +22,15 @@ def truths(
     scenes: Scenes, target: Tensor, source: Tensor, frame: tuple[int, int], grids: Sequence[tuple[int, int]]
 ) -> list[Truth]:
     """The true flow at each grid, the first two (levels 4 and 3) in pixels of the 256 frame, the rest of `frame`."""
-    out = []
+    known: dict[tuple[tuple[int, int], bool], Truth] = {}
     for i, grid in enumerate(grids):
-        true = truth(scenes, target, source, grid, frame)
-        if i < 2:
-            true.flow = scale_flow(true.flow, LNET_SIZE / frame[1], LNET_SIZE / frame[0])
-        out.append(true)
-    return out
+        low = i < 2
+        if (grid, low) not in known:
+            true = truth(scenes, target, source, grid, frame)
+            if low:
+                true.flow = scale_flow(true.flow, LNET_SIZE / frame[1], LNET_SIZE / frame[0])
+            known[grid, low] = true
+    return [known[grid, i < 2] for i, grid in enumerate(grids)]
 
 
 def level_error(flow: Tensor, true: Truth, robust: bool = False) -> Tensor:
@@ -33,7 +38,7 @@ def level_error(flow: Tensor, true: Truth, robust: bool = False) -> Tensor:
 
     Args:
         flow: B x 2 x h x w, and `true` at the same grid.
-        robust: (error + 0.01)^0.5 times 2 instead, which cares less for what is far off.
+        robust: 2 (error + 0.01)^0.5 instead, which cares less for what is far off.
     """
     # The small constant keeps the root's gradient finite at zero error.
     error = ((flow - true.flow).square().sum(dim=1) + 1e-6).sqrt()
@@ -43,9 +48,8 @@ def level_error(flow: Tensor, true: Truth, robust: bool = False) -> Tensor:
     return (weight * error).sum() / weight.sum()
 
 
-def loss(flows: Flows, true: Sequence[Truth], robust: bool = False) -> Tensor:
-    """The levels' errors, weighted by LEVEL_WEIGHTS; `true` is of flow4, flow3, flow2, flow1."""
-    levels = (flows.flow4, flows.flow3, flows.flow2, flows.flow1)
-    return sum(  # type: ignore[return-value]
-        weight * level_error(flow, t, robust) for weight, flow, t in zip(LEVEL_WEIGHTS, levels, true, strict=True)
-    )
+def loss(flows: Sequence[Tensor], true: Sequence[Truth], robust: bool = False) -> Tensor:
+    """The errors of the levels 4, 3, 2, 1, as far as given, then of extra levels, weighted; a scalar."""
+    weights = LEVEL_WEIGHTS + (EXTRA_WEIGHT,) * (len(flows) - len(LEVEL_WEIGHTS))
+    errors = [level_error(flow, t, robust) for flow, t in zip(flows, true, strict=True)]
+    return torch.stack([weight * error for weight, error in zip(weights, errors, strict=False)]).sum()

@@ -1,11 +1,13 @@
 """A pool of encoded scenes: each view is encoded once and learned from in many pairs.
 
 While the encoder is frozen its passes are most of the cost of a step. The pool keeps the features of the last scenes (in
-bfloat16) and draws pairs of views from them; new scenes replace the oldest, a few a step. What the pool holds, and which
-pairs it draws, is a function of the seed and the step alone.
+the encoder's dtype) and draws pairs of views from them; new scenes replace the oldest, a few a step. With an encoder that
+learns it keeps the images instead. What the pool holds, and which pairs it draws, is a function of the seed, of how many
+scenes were made, and of the step.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,44 +18,77 @@ from glunet.training.photographs import Photographs
 from glunet.training.scenes import Recipe, Scenes
 from glunet.training.views import make_views
 
+SCENES = 4  # made and encoded at once
+SQUARE = (LNET_SIZE, LNET_SIZE)
+
+
+class Images(NamedTuple):
+    """Normalised images, for an encoder that learns: the H-Net's, and the L-Net's 256 x 256 (one tensor if equal)."""
+
+    high: Tensor
+    low: Tensor
+
 
 @dataclass
 class Batch:
-    """Pairs of views: their features, and what is needed for their truth."""
+    """Pairs of views, encoded (or not yet), and what is needed for their truth."""
 
-    target: Features
-    source: Features
+    target: Features | Images
+    source: Features | Images
     scenes: Scenes
     target_view: Tensor
     source_view: Tensor
     frame: tuple[int, int]
 
+    def features(self, network: GLUNet) -> tuple[Features, Features]:
+        """The features of target and source, from the pool or from the network's own encoder."""
+        return _features(self.target, network), _features(self.source, network)
+
+
+def _features(held: Features | Images, network: GLUNet) -> Features:
+    if isinstance(held, Features):
+        return held
+    dtype = next(network.encoder.parameters()).dtype
+    high, low = (image.to(dtype, memory_format=torch.channels_last) for image in held)
+    return network.encode(high, high if held.low is held.high else low)
+
 
 class Pool:
-    """The features of up to `capacity` scenes with `views` views each, of one frame size.
+    """Scenes of one frame size, up to `memory` bytes of features.
 
     Args:
-        encoder_of: a network whose `encode` is used; its encoder may be in bfloat16.
+        encoder: a network whose `encode` makes the features (its encoder may be in bfloat16); with `keep_images` it only
+            tells the device.
+        views: of each scene: V give V (V - 1) pairs.
+        capacity: most scenes, whatever the memory.
         made: how many batches of scenes a resumed run had made; the last ones are made again.
     """
 
     def __init__(
         self,
-        encoder_of: GLUNet,
+        encoder: GLUNet,
         photographs: Photographs,
         recipe: Recipe,
-        frame: tuple[int, int] = (LNET_SIZE, LNET_SIZE),
-        capacity: int = 384,
+        frame: tuple[int, int] = SQUARE,
+        *,
+        memory: int = 1 << 30,
+        capacity: int = 4096,
         views: int = 4,
-        scenes_a_batch: int = 4,
         seed: int = 0,
+        photometric: float = 1.0,
+        keep_images: bool = False,
         made: int = 0,
     ) -> None:
-        self.network, self.photographs, self.recipe = encoder_of, photographs, recipe
-        self.frame, self.views, self.seed = frame, views, seed
-        self.scenes_a_batch = scenes_a_batch
-        self.places = max(1, capacity // scenes_a_batch)
-        self.features: list[Features | None] = [None] * self.places
+        self.encoder, self.photographs, self.recipe = encoder, photographs, recipe
+        self.frame, self.views, self.seed, self.photometric = frame, views, seed, photometric
+        self.keep_images = keep_images
+        # Two bytes of each number: level 1 has 8 a pixel of the frame, level 2 has 4, the L-Net's two levels 6 a pixel of
+        # 256 x 256, of which an equal frame shares 4 with level 2; images have 3.
+        pixels, small = frame[0] * frame[1], LNET_SIZE**2
+        numbers = 3 * (pixels + small) if keep_images else 12 * pixels + (2 if frame == SQUARE else 6) * small
+        places = memory // (2 * numbers * views * SCENES)
+        self.places = max(1, min(places, -(-capacity // SCENES)))
+        self.held: list[Features | Images | None] = [None] * self.places
         self.scenes: list[Scenes | None] = [None] * self.places
         self.due = 0.0  # batches of new scenes that the loop owes the pool
         self.made = max(0, made - self.places)
@@ -61,58 +96,61 @@ class Pool:
             self.refresh()
 
     def __len__(self) -> int:
-        return min(self.made, self.places) * self.scenes_a_batch
+        return min(self.made, self.places) * SCENES
+
+    @property
+    def full(self) -> bool:
+        """Whether new scenes take the places of old ones."""
+        return self.made >= self.places
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Make and encode one batch of new scenes in the place of the oldest."""
-        weight = next(self.network.encoder.parameters())
+        weight = next(self.encoder.encoder.parameters())
         views = make_views(
-            self.photographs,
-            self.scenes_a_batch,
-            self.views,
-            self.frame,
-            (self.seed, self.made),
-            self.recipe,
-            weight.device,
-        )
+            self.photographs, SCENES, self.views, self.frame, (self.seed, self.made), self.recipe, weight.device,
+            self.photometric,
+        )  # fmt: skip
         high, low = prepare(views.images.flatten(0, 1), self.frame)
-        features = encode(self.network, high, low)
-        shape = (self.scenes_a_batch, self.views)
-        level3 = features.level3.unflatten(0, shape)
-        self.features[self.made % self.places] = Features(
-            features.level4.unflatten(0, shape),
-            level3,
-            level3 if features.level2 is features.level3 else features.level2.unflatten(0, shape),
-            features.level1.unflatten(0, shape),
-        )
+        held: Features | Images
+        if self.keep_images:
+            kept = high.bfloat16()
+            held = Images(kept, kept if low is high else low.bfloat16())
+        else:
+            held = encode(self.encoder, high, low)
+        split = {id(level): level.unflatten(0, (SCENES, self.views)) for level in held}
+        self.held[self.made % self.places] = type(held)(*(split[id(level)] for level in held))
         self.scenes[self.made % self.places] = views.scenes
         self.made += 1
 
     def batch(self, count: int, step: int) -> Batch:
         """`count` pairs of two views each, of different scenes where the pool holds enough."""
         generator = torch.Generator().manual_seed(((self.seed & 0xFFFFFF) << 32) + (1 << 31) + step)
-        held = len(self)
-        chosen = torch.randperm(held, generator=generator)[:count]
-        if held < count:
-            chosen = torch.randint(held, (count,), generator=generator)
+        chosen = torch.randperm(len(self), generator=generator)[:count]
+        if len(self) < count:
+            chosen = torch.randint(len(self), (count,), generator=generator)
         target = torch.randint(self.views, (count,), generator=generator)
         source = (target + torch.randint(1, self.views, (count,), generator=generator)) % self.views
-        scenes, features = [], []
-        for number in chosen.tolist():
-            place, row = divmod(number, self.scenes_a_batch)
-            held_scenes, held_features = self.scenes[place], self.features[place]
-            assert held_scenes is not None and held_features is not None
-            scenes.append(held_scenes[row : row + 1])
-            features.append((held_features, row))
+        return self.pairs(chosen.tolist(), target, source)
+
+    def pairs(self, numbers: list[int], target: Tensor, source: Tensor) -> Batch:
+        """The pairs of views (`target`, `source`) of the scenes with these numbers (0..len - 1)."""
+        scenes, held = [], []
+        for number in numbers:
+            place, row = divmod(number, SCENES)
+            its_scenes, its_views = self.scenes[place], self.held[place]
+            assert its_scenes is not None
+            assert its_views is not None
+            scenes.append(its_scenes[row : row + 1])
+            held.append((its_views, row))
         device = scenes[0].plane.device
 
-        def gather(view: Tensor) -> Features:
-            def level(i: int) -> Tensor:
-                return torch.stack([f[i][row, v] for (f, row), v in zip(features, view.tolist(), strict=True)])
-
-            level3 = level(1)
-            return Features(level(0), level3, level3 if features[0][0][2] is features[0][0][1] else level(2), level(3))
+        def gather(view: Tensor) -> Features | Images:
+            taken = {
+                id(level): torch.stack([h[i][row, v] for (h, row), v in zip(held, view.tolist(), strict=True)])
+                for i, level in enumerate(held[0][0])
+            }
+            return type(held[0][0])(*(taken[id(level)] for level in held[0][0]))
 
         return Batch(
             gather(target), gather(source), Scenes.cat(scenes), target.to(device), source.to(device), self.frame

@@ -92,7 +92,7 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     def uniform(*shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
         return torch.rand(shape, generator=generator) * (high - low) + low
 
-    bins = torch.multinomial(torch.tensor(recipe.shares), count, replacement=True, generator=generator)
+    bins = torch.multinomial(torch.tensor(recipe.shares, dtype=torch.float32), count, replacement=True, generator=generator)
     ranges = torch.tensor(recipe.amounts)[bins]
     amount = (ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * torch.rand(count, generator=generator))[:, None]
 
@@ -127,7 +127,9 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     size = uniform(b, k, 1, low=math.log(0.15), high=math.log(0.55))
     place = uniform(b, k, 1, 2) * zoom.exp().view(b, 1, 1, 1) * 1.1
     place[..., 0] *= aspect
-    own = torch.maximum(amount * torch.rand((b, k), generator=generator), uniform(b, k, low=0.0, high=0.3))[..., None]
+    # In a scene of the calmest kind most objects hardly move either: motion of under a few pixels is to be learned too.
+    least = torch.where(bins[:, None] == 0, 0.04, 0.3) * uniform(b, k, low=0.0)
+    own = torch.maximum(amount * torch.rand((b, k), generator=generator), least)[..., None]
     motion = recipe.object_motion * own[..., None] * uniform(b, k, v, 2)
     turn = 0.5 * own * uniform(b, k, v)
     grow = 0.3 * own * uniform(b, k, v)

@@ -1,0 +1,107 @@
+"""How to train: stages and settings, as plain values. Measured figures are in docs/weights.md."""
+
+from dataclasses import dataclass, field
+
+from glunet.network.glunet import GLUNetConfig
+from glunet.training.scenes import Recipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run.
+
+    Attributes:
+        until: share of the run at which it ends.
+        levels: which levels learn.
+        batch: pairs a step. BatchNorm in train mode wants at least 8 different scenes.
+        refresh: batches of new scenes (4 scenes of 4 views) encoded a step, on average.
+        frames: (height, width) of the scenes' views; each has a pool of its own, taken in turn.
+        extra: share of steps with one extra level.
+        robust: see `loss.level_error`.
+    """
+
+    name: str
+    until: float
+    levels: tuple[int, ...]
+    batch: int
+    refresh: float
+    frames: tuple[tuple[int, int], ...] = ((256, 256),)
+    extra: float = 0.0
+    robust: bool = False
+
+
+# Frames that are not square: decoders read flow in raw pixels, and beyond +-128 they see nothing at 256.
+LARGE_FRAMES = ((256, 256), (384, 512), (512, 384), (368, 640))
+
+# glunet train PHOTOS --out RUN --minutes 120
+# The global level sees a hundred pairs a second on two CPU cores, and all large motion hangs on it; level 1 costs four
+# times as much as all others together, so that it begins when what it starts from is good.
+FULL = (
+    Stage("global", 0.10, (4,), batch=32, refresh=0.25),
+    Stage("lnet", 0.28, (4, 3), batch=16, refresh=0.25),
+    Stage("all", 0.78, (4, 3, 2, 1), batch=16, refresh=0.25),
+    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES, extra=0.4, robust=True),
+)
+
+# glunet train PHOTOS --out RUN --init glunet --minutes 30
+# For some hundred photographs of one's own kind: all levels at once from weights that exist, with BatchNorm's statistics
+# left as they are.
+FINETUNE = (
+    Stage("all", 0.7, (4, 3, 2, 1), batch=16, refresh=0.25),
+    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES[:3], extra=0.3, robust=True),
+)
+
+# glunet train PHOTOS --out RUN --init RUN0/weights.safetensors --recipe continue --minutes 120
+# A warm restart of an unfinished full run: every level again, most of it on 256 frames, a quarter on larger ones.
+CONTINUE = (
+    Stage("all", 0.7, (4, 3, 2, 1), batch=16, refresh=0.25),
+    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES, extra=0.4, robust=True),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. Either `minutes` or `steps` bounds the run, and the schedule fits it.
+
+    Attributes:
+        lr: peak of AdamW's learning rate: 1e-3 is what a short run affords, the paper's 1e-4 needs 250,000 steps.
+        lr_end: where the cosine ends.
+        warmup: steps up to the peak, at most a tenth of a run bounded by steps.
+        clip: largest gradient norm.
+        ema: decay of the averaged weights, which are what is saved.
+        norm_batches: how many batches BatchNorm's statistics of the averaged weights are estimated over, at each saving.
+        freeze_norms: leave BatchNorm's statistics as they are, for fine-tuning on few photographs.
+        encoder_lr: of the encoder; 0 keeps VGG-16 frozen, which lets features be kept and is several times as fast.
+        every: minutes between checkpoints.
+        pool_memory: bytes of features kept for each frame size.
+        photometric: strength of the photometric differences.
+        config: the network, for a run that starts afresh.
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    stages: tuple[Stage, ...] = FULL
+    lr: float = 1e-3
+    lr_end: float = 1e-5
+    warmup: int = 500
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.998
+    norm_batches: int = 48
+    freeze_norms: bool = False
+    encoder_lr: float = 0.0
+    seed: int = 0
+    every: float = 8.0
+    bf16: bool = True
+    pool_memory: int = 1 << 30
+    photometric: float = 1.0
+    recipe: Recipe = field(default_factory=Recipe)
+    validation_pairs: int = 64
+    config: GLUNetConfig = GLUNetConfig("residual", "residual", "bilinear")
+
+
+RECIPES = {
+    "full": Settings(minutes=120),
+    "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
+    "continue": Settings(minutes=120, stages=CONTINUE, lr=5e-4),
+}

@@ -1,0 +1,45 @@
+"""The frames of L-Net and H-Net (SPEC 2, 5.3, 6)."""
+
+import pytest
+import torch
+
+from glunet.frames import MEAN, STD, extra_levels, finish, hnet_size, prepare
+
+
+@pytest.mark.parametrize(
+    ("size", "frame"),
+    [((520, 520), (520, 520)), ((375, 1242), (368, 1240)), ((240, 320), (256, 320)), ((40, 255), (256, 256))],
+)
+def test_hnet_size(size: tuple[int, int], frame: tuple[int, int]) -> None:
+    assert hnet_size(*size) == frame
+
+
+@pytest.mark.parametrize(
+    ("side", "levels"), [(100, 0), (1087, 0), (1088, 1), (2175, 1), (2176, 2), (4351, 2), (4352, 3)]
+)
+def test_the_larger_side_decides_the_extra_levels(side: int, levels: int) -> None:
+    assert extra_levels(side, 300) == extra_levels(300, side) == levels
+
+
+def test_prepare_normalises_and_shares_an_equal_frame() -> None:
+    images = torch.rand(2, 3, 300, 260) * 255
+    high, low = prepare(images, (256, 256))
+    assert high is low
+    high, low = prepare(images, (296, 256))
+    assert high.shape == (2, 3, 296, 256)
+    assert low.shape == (2, 3, 256, 256)
+    grey = prepare(torch.full((1, 3, 256, 256), 51.0), (256, 256))[0]
+    torch.testing.assert_close(grey[0, :, 0, 0], (0.2 - torch.tensor(MEAN)) / torch.tensor(STD))
+
+
+def test_truncation_cuts_grey_levels_after_a_resize() -> None:
+    images = torch.full((1, 3, 512, 512), 100.0)
+    images[..., ::2] = 101.0
+    whole, cut = (prepare(images, (256, 256), flag)[0] for flag in (False, True))
+    torch.testing.assert_close((whole - cut)[0, :, 0, 0], 0.5 / 255 / torch.tensor(STD), atol=1e-5, rtol=0)
+
+
+def test_finish_scales_from_the_frame_to_the_target() -> None:
+    flow = finish(torch.ones(1, 2, 64, 80), (128, 321))
+    assert flow.shape == (1, 2, 128, 321)
+    torch.testing.assert_close(flow[0, :, 5, 5], torch.tensor((321 / 320, 128 / 256)))

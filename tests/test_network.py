@@ -1,0 +1,74 @@
+"""GLU-Net's parts: shapes, units, initialisation."""
+
+import pytest
+import torch
+
+from glunet.network.glunet import GLUNet, GLUNetConfig
+
+CONFIGS = [
+    GLUNetConfig(),
+    GLUNetConfig("residual", "residual", "bilinear"),
+    GLUNetConfig("residual", "dense", "transposed", radius=2, mutual=False),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@torch.inference_mode()
+def test_levels_have_their_grids_and_start_at_the_level_above(config: GLUNetConfig) -> None:
+    torch.manual_seed(0)
+    network = GLUNet(config).eval()
+    images = [torch.randn(1, 3, 264, 328) for _ in range(2)] + [torch.randn(1, 3, 256, 256) for _ in range(2)]
+    flows = network(*images, extra_levels=2)
+    assert flows.flow4.shape == (1, 2, 16, 16)
+    assert flows.flow3.shape == (1, 2, 32, 32)
+    assert [f.shape[-2:] for f in flows.extra] == [(8, 10), (16, 20)]
+    assert flows.flow2.shape == (1, 2, 33, 41)
+    assert flows.flow1.shape == (1, 2, 66, 82)
+    # Heads of residuals start at zero: the answer is the global level's, in the units of the larger frame.
+    mean4, mean1 = flows.flow4.mean((0, 2, 3)), flows.flow1.mean((0, 2, 3))
+    torch.testing.assert_close(mean1, mean4 * torch.tensor((328 / 256, 264 / 256)), rtol=0.2, atol=2.0)
+
+
+@torch.inference_mode()
+def test_batch_equals_loop() -> None:
+    torch.manual_seed(1)
+    network = GLUNet(CONFIGS[1]).eval()
+    for head in (network.decoder3.predict_flow, network.decoder1.predict_flow):
+        torch.nn.init.normal_(head.weight, std=0.05)
+    images = [torch.randn(3, 3, 256, 256) for _ in range(2)]
+    together = network(images[0], images[1], images[0], images[1]).flow1
+    alone = torch.cat([network(t[None], s[None], t[None], s[None]).flow1 for t, s in zip(*images, strict=True)])
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-4)
+
+
+def test_parameter_counts_are_the_published_ones() -> None:
+    def count(config: GLUNetConfig) -> int:
+        return sum(p.numel() for p in GLUNet(config).parameters())
+
+    assert count(GLUNetConfig()) == 13_590_488
+    assert count(GLUNetConfig(upsampling="bilinear")) == 13_590_356
+    assert count(GLUNetConfig("residual", "residual")) == 10_656_850
+
+
+def test_an_equal_frame_is_encoded_once() -> None:
+    network = GLUNet(CONFIGS[1]).eval()
+    calls = []
+    network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    image = torch.randn(1, 3, 256, 256)
+    with torch.inference_mode():
+        once = network.encode(image, image)
+        twice = network.encode(image, image.clone())
+    assert len(calls) == 3
+    for a, b in zip(once, twice, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_every_level_learns() -> None:
+    torch.manual_seed(2)
+    network = GLUNet(CONFIGS[1])
+    network.encoder.requires_grad_(False)
+    images = [torch.randn(2, 3, 256, 256) for _ in range(2)]
+    flows = network(images[0], images[1], images[0], images[1])
+    sum(f.abs().mean() for f in (flows.flow4, flows.flow3, flows.flow2, flows.flow1)).backward()
+    silent = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert not silent

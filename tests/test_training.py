@@ -1,0 +1,173 @@
+"""The loop: it learns, it resumes exactly, it keeps what it has."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from glunet import weight_files
+from glunet.errors import GlunetError
+from glunet.network import encoder
+from glunet.network.glunet import GLUNetConfig
+from glunet.training.loop import schedule, train
+from glunet.training.loss import level_error, loss
+from glunet.training.photographs import Photographs
+from glunet.training.recipes import RECIPES, Settings, Stage
+from glunet.training.scenes import Recipe, Truth
+from glunet.weight_files import encoder_state, read_weights
+
+STAGES = (
+    Stage("global", 0.4, (4,), batch=2, refresh=0.3),
+    Stage("all", 0.7, (4, 3, 2, 1), batch=2, refresh=0.3),
+    Stage("large", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, frames=((256, 264),), extra=0.5, robust=True),
+)
+SETTINGS = Settings(
+    steps=10, stages=STAGES, warmup=2, validation_pairs=4, pool_memory=1, bf16=False, every=1e9, norm_batches=2,
+    recipe=dataclasses.replace(Recipe(), objects=1),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Correlations do not care how many channels there are: a narrow encoder with random weights keeps this quick."""
+    monkeypatch.setattr(encoder, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
+    torch.manual_seed(0)
+    state = {f"encoder.{key}": value for key, value in encoder.VGG16Pyramid().state_dict().items()}
+    for key, value in state.items():
+        if value.ndim == 4:  # zero-sum filters: otherwise random features are alike everywhere
+            state[key] = torch.nn.init.kaiming_normal_(value) - value.mean((1, 2, 3), keepdim=True)
+    monkeypatch.setattr(weight_files, "_encoder_file", lambda: state)
+
+
+class Noise(Photographs):
+    """Smooth random pictures in the place of photographs."""
+
+    def __init__(self, count: int = 6) -> None:
+        super().__init__([])
+        generator = torch.Generator().manual_seed(count)
+        noise = torch.rand((count, 3, 30, 40), generator=generator)
+        self.pictures = (torch.nn.functional.interpolate(noise, size=(240, 320)) * 255).to(torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return self.pictures[number]
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_with_the_same_losses(tmp_path: Path) -> None:
+    """Killed after the checkpoint of step 4, and again in the last stage."""
+    lines: list[dict] = []
+    numbers = train(Noise(), Noise(4), tmp_path / "whole", SETTINGS, report=lines.append)
+    assert numbers["aepe1"] > 0
+
+    class Clock:
+        """Checkpoints after every step; stops after some."""
+
+        def __init__(self, steps: int) -> None:
+            self.steps = steps
+
+        def __call__(self, line: dict) -> None:
+            if "aepe4" in line and line["step"] >= self.steps:
+                raise Stopped
+
+    often = dataclasses.replace(SETTINGS, every=0.0)
+    for steps in (4, 8):
+        with pytest.raises(Stopped):
+            train(Noise(), Noise(4), tmp_path / "parts", often, report=Clock(steps))
+    again = train(Noise(), Noise(4), tmp_path / "parts", SETTINGS)
+    assert again == numbers
+    whole, parts = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == 10
+    for key, value in whole["network"].items():
+        assert torch.equal(value, parts["network"][key]), key
+    assert not list((tmp_path / "parts").glob(".part*"))
+    network, metadata = read_weights(tmp_path / "whole" / "weights.safetensors")
+    assert network.config == GLUNetConfig("residual", "residual", "bilinear")
+    assert metadata["training"]["steps"] == 10
+    assert metadata["validation"]["aepe1"] == pytest.approx(numbers["aepe1"], abs=1e-3)
+    assert (tmp_path / "whole" / "weights.safetensors").stat().st_size < 8e6, "the encoder is not in it"
+    json.dumps(metadata)
+
+
+def test_it_learns_the_global_level(tmp_path: Path) -> None:
+    stages = (Stage("global", 1.0, (4,), batch=8, refresh=0.0),)
+    calm = dataclasses.replace(Recipe(), objects=0, shares=(0, 1, 0, 0), any_angle=0)
+    settings = dataclasses.replace(SETTINGS, steps=60, stages=stages, warmup=5, recipe=calm)
+    errors: list[float] = []
+
+    def report(line: dict) -> None:
+        errors.extend([line["error"]] if "error" in line else [])
+
+    train(Noise(), Noise(4), tmp_path, settings, report=report)
+    assert len(errors) == 3
+    assert errors[-1] < 0.6 * errors[0]
+
+
+def test_an_encoder_that_learns_is_saved_with_the_weights(tmp_path: Path) -> None:
+    stages = (dataclasses.replace(STAGES[0], until=1.0),)
+    train(Noise(), Noise(4), tmp_path, dataclasses.replace(SETTINGS, steps=2, stages=stages, encoder_lr=1e-3))
+    network, metadata = read_weights(tmp_path / "weights.safetensors")
+    assert "encoder" not in metadata
+    learned, given = network.state_dict(), encoder_state()
+    assert any(not torch.allclose(learned[key], value, atol=1e-3) for key, value in given.items())
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from glunet.training import loop
+
+    real, calls = loop.step_loss, []
+
+    def sometimes(*args: object) -> tuple[torch.Tensor, float]:
+        value, error = real(*args)  # type: ignore[arg-type]
+        calls.append(1)
+        return (value * float("nan"), error) if len(calls) == 2 else (value, error)
+
+    monkeypatch.setattr(loop, "step_loss", sometimes)
+    stages = (dataclasses.replace(STAGES[0], until=1.0),)
+    train(Noise(), Noise(4), tmp_path, dataclasses.replace(SETTINGS, steps=4, stages=stages))
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in state["network"].values() if value.is_floating_point())
+    assert len(calls) == 4
+
+
+def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=1, stages=(dataclasses.replace(STAGES[0], until=1.0),))
+    train(Noise(), Noise(4), tmp_path, settings)
+    before = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(GlunetError, match="another network"):
+        train(Noise(), Noise(4), tmp_path, dataclasses.replace(settings, config=GLUNetConfig()))
+    assert (tmp_path / "state.pt").read_bytes() == before
+    with pytest.raises(GlunetError, match="either by minutes or by steps"):
+        train(Noise(), Noise(4), tmp_path, dataclasses.replace(settings, minutes=1))
+
+
+def test_schedule_warms_up_and_decays() -> None:
+    settings = Settings(steps=1000, warmup=50)
+    values = [schedule(step, step / 1000, settings) for step in range(1000)]
+    assert values[0] == pytest.approx(1 / 50)
+    assert max(values) == values[49]
+    assert values[-1] == pytest.approx(settings.lr_end / settings.lr, rel=0.05)
+    for recipe in RECIPES.values():
+        assert [s.until for s in recipe.stages] == sorted(s.until for s in recipe.stages)
+        assert recipe.stages[-1].until == 1.0
+
+
+def test_loss_by_hand() -> None:
+    flow = torch.zeros(1, 2, 1, 4)
+    true = Truth(
+        flow=torch.tensor([[[[3.0, 0.0, 3.0, 0.0]], [[4.0, 0.0, 4.0, 1.0]]]]),
+        in_view=torch.tensor([[[True, True, True, False]]]),
+        visible=torch.tensor([[[True, True, False, False]]]),
+    )
+    # Errors 5, 0, 5 (covered: 0.3), 1 (out of view: 0.1).
+    assert level_error(flow, true).item() == pytest.approx((5 + 0 + 1.5 + 0.1) / 2.4, abs=1e-3)
+    robust = (2 * 5.01**0.5 + 2 * 0.011**0.5 + 0.6 * 5.01**0.5 + 0.2 * 1.01**0.5) / 2.4
+    assert level_error(flow, true, robust=True).item() == pytest.approx(robust, abs=1e-3)
+    assert loss([flow] * 5, [true] * 5).item() == pytest.approx(5.5 * 6.6 / 2.4, abs=1e-2)
