@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import golden
 import numpy as np
 import pytest
 import torch
 
 import glunet
+import golden
 from glunet.frames import extra_levels, hnet_size, prepare
 from glunet.weight_files import read_weights
 
@@ -68,7 +68,9 @@ def test_correlations_agree(checkpoints: dict[str, Path]) -> None:
     source, target = map(tensor, golden.pair(256, 256))
     network = read_weights(checkpoints["GLUNet"])[0].eval()
     with torch.inference_mode():
-        features = [network.encode(high, low) for high, low in (prepare(i.float(), (256, 256)) for i in (target, source))]
+        features = [
+            network.encode(high, low) for high, low in (prepare(i.float(), (256, 256)) for i in (target, source))
+        ]
         scores4 = network.global_scores(*features)
         flow4 = network.level4(*features)
         scores3 = network.local_scores(features[0].level3, features[1].level3, network.upsample_flow4(flow4), 1 / 8)

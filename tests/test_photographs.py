@@ -14,7 +14,9 @@ from glunet.training.photographs import Photographs, decode, find
 
 def jpeg(width: int, height: int, exif: bytes = b"") -> bytes:
     out = io.BytesIO()
-    Image.fromarray(np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)).save(out, "JPEG", exif=exif)
+    Image.fromarray(np.random.default_rng(width).integers(0, 255, (height, width, 3), np.uint8)).save(
+        out, "JPEG", exif=exif
+    )
     return out.getvalue()
 
 
@@ -43,7 +45,9 @@ def test_finds_checks_and_decodes(folder: Path) -> None:
     assert len(photographs) + len(complaints) == 7
     assert any("tiny.jpg" in c and "under 64" in c for c in complaints)
     assert any("text.png" in c for c in complaints)
-    shapes = {tuple(photographs[i].shape) for i in range(len(photographs)) if "broken" not in str(photographs.places[i])}
+    shapes = {
+        tuple(photographs[i].shape) for i in range(len(photographs)) if "broken" not in str(photographs.places[i])
+    }
     assert shapes == {(3, 400, 720), (3, 100, 120), (3, 150, 200), (3, 150, 300)}
 
 

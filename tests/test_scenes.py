@@ -32,7 +32,7 @@ def test_maps_have_an_inverse(aspect: float) -> None:
 
 @pytest.mark.parametrize("frame", [(128, 128), (96, 160)])
 def test_target_equals_source_at_the_flow_where_visible(frame: tuple[int, int]) -> None:
-    """Without photometric change, to one grey level in the median of each scene, and to few levels nearly everywhere."""
+    """Without photometric change, to one grey level in each scene's median, and to few nearly everywhere."""
     count = 16
     views = make_views(photographs(), count, 2, frame, (3, 0), Recipe(), photometric=0)
     true = truth(views.scenes, view(0, count), view(1, count), frame, frame)

@@ -16,7 +16,7 @@ CREDIT = {
     "format": "glunet 1",
     "name": "vgg16",
     "what": "ImageNet VGG-16, convolutions 1_1 to 4_3, float16",
-    "credit": "Karen Simonyan and Andrew Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014",
+    "credit": "Simonyan and Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014",
     "licence": "CC BY 4.0",
 }
 

@@ -43,7 +43,7 @@ def bare_state(content: object, path: str) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise GlunetError(
-            f"{path} is a PyTorch file without a state dict in it; expected tensors by name, bare or under 'state_dict'."
+            f"{path} is a PyTorch file without a state dict in it; expected tensors by name."
         )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 

@@ -1,4 +1,4 @@
-"""The two frames of a pair: from images to the network's inputs, and from its flow back to the target (SPEC 2, 5.3, 6)."""
+"""The two frames of a pair: from images to the network's inputs, and from its flow back to the target (SPEC 2, 6)."""
 
 import math
 
@@ -18,7 +18,7 @@ def hnet_size(height: int, width: int) -> tuple[int, int]:
 
 
 def extra_levels(height: int, width: int) -> int:
-    """How many extra levels lie between L-Net and H-Net for a target of this size; the larger side decides (SPEC 5.3)."""
+    """How many extra levels a target of this size gets between L-Net and H-Net; the larger side decides (SPEC 5.3)."""
     return max(0, round(math.log2(max(hnet_size(height, width)) / LNET_SIZE / 3)))
 
 

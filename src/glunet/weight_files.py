@@ -92,7 +92,9 @@ def _read(name: str | Path) -> tuple[GLUNet, dict[str, Any], Path]:
         try:
             config = GLUNetConfig(**metadata["config"])
         except (KeyError, TypeError) as error:
-            raise GlunetError(f"{path} is a safetensors file without glunet's settings; expected weights of ours.") from error
+            raise GlunetError(
+                f"{path} is a safetensors file without glunet's settings; expected weights of ours."
+            ) from error
     else:
         state, metadata = _read_official(path)
         config = official_config(state)
@@ -203,7 +205,7 @@ def _read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = bare_state(content, str(path))
     if not is_official(state):
         raise GlunetError(
-            f"{path} holds tensors such as '{next(iter(state))}', which no GLU-Net has; expected an official checkpoint."
+            f"{path} holds tensors such as '{next(iter(state))}', which no GLU-Net has; expected an official one."
         )
     return state, {"iterative_refinement": True}
 
@@ -232,5 +234,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise GlunetError(f"Device '{device}' cannot be used here; expected cpu, or cuda or mps where there is one.") from error
+        raise GlunetError(
+            f"Device '{device}' cannot be used here; expected cpu, or cuda or mps where there is one."
+        ) from error
     return chosen

@@ -4,6 +4,8 @@ A flow lives on the target's grid and points into the source, in pixels, x to th
 integers: target (x, y) is source (x, y) + flow[:, y, x]. Tensors are B x 2 x H x W, channel 0 is x.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,12 +23,12 @@ def pixel_grid(height: int, width: int, device: torch.device | str | None = None
 
 def flow_to_map(flow: Tensor) -> Tensor:
     """The correspondence map of a flow: pixel grid + flow, same shape."""
-    return flow + pixel_grid(*flow.shape[-2:], device=flow.device).to(flow.dtype)
+    return flow + pixel_grid(flow.shape[-2], flow.shape[-1], flow.device).to(flow.dtype)
 
 
 def map_to_flow(mapping: Tensor) -> Tensor:
     """The flow of a correspondence map: map - pixel grid, same shape."""
-    return mapping - pixel_grid(*mapping.shape[-2:], device=mapping.device).to(mapping.dtype)
+    return mapping - pixel_grid(mapping.shape[-2], mapping.shape[-1], mapping.device).to(mapping.dtype)
 
 
 def sample(image: Tensor, points: Tensor, padding: str = "zeros") -> Tensor:
@@ -72,18 +74,18 @@ def in_view(flow: Tensor, source_size: tuple[int, int]) -> Tensor:
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
-def resize_bilinear(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_bilinear(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize with pixel areas aligned, no antialias (SPEC 1). Values, also of a flow, are not changed."""
     if tensor.shape[-2:] == tuple(size):
         return tensor
-    return F.interpolate(tensor, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def resize_area(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_area(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """Area resize: each output is the plain mean of the input pixels it touches (SPEC 1)."""
     if tensor.shape[-2:] == tuple(size):
         return tensor
-    return F.interpolate(tensor, size=size, mode="area")
+    return F.interpolate(tensor, size=tuple(size), mode="area")
 
 
 def scale_flow(flow: Tensor, x: float, y: float) -> Tensor:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-# Channels of the 3x3 convolutions of each level. Level 0 ends after its ReLU, the others after a 2x2 max pooling, so that
-# level L has stride 2**L. VGG's two convolutions of its first block are split over levels 0 and 1.
+# Channels of the 3x3 convolutions of each level. Level 0 ends after its ReLU, the others after a 2x2 max pooling, so
+# that level L has stride 2**L. VGG's two convolutions of its first block are split over levels 0 and 1.
 LEVELS = ((64,), (64,), (128, 128), (256, 256, 256), (512, 512, 512))
 
 

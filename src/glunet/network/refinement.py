@@ -1,4 +1,4 @@
-"""The refinement (context) network: dilated convolutions that see far at one resolution (paper section 3.4, SPEC 4.7)."""
+"""The refinement (context) network: dilated convolutions that see far (paper section 3.4, SPEC 4.7)."""
 
 from torch import Tensor, nn
 

@@ -2,8 +2,8 @@
 
     glunet train PHOTOS --out RUN --minutes 120
 
-Views of synthetic scenes are encoded once by a frozen VGG-16 and learned from in pairs (`pool`), in the stages of a recipe
-(`recipes`). What a step learns from is a function of the seed and the step alone.
+Views of synthetic scenes are encoded once by a frozen VGG-16 and learned from in pairs (`pool`), in the stages of a
+recipe (`recipes`). What a step learns from is a function of the seed and the step alone.
 """
 
 import contextlib
@@ -139,7 +139,8 @@ def train(
             step += 1
             if step % 20 == 0:
                 report(
-                    {"step": step, "minutes": minutes(), "progress": progress(), "stage": stage.name, "pairs": stage.batch,
+                    {"step": step, "minutes": minutes(), "progress": progress(), "stage": stage.name, "pairs":
+                    stage.batch,
                      "loss": float(value.detach()), "error": error, "lr": optimiser.param_groups[0]["lr"],
                      "norm": float(norm), "skipped": skipped}
                 )  # fmt: skip

@@ -9,8 +9,8 @@ from glunet.flow.geometry import scale_flow
 from glunet.network.glunet import LNET_SIZE
 from glunet.training.scenes import Scenes, Truth, truth
 
-# Of the levels 4, 3, 2 and 1, then of extra levels. SPEC 8 sums over the pixels of a 520 frame: on means its weights are
-# 82, 82, 84, 169.
+# Of the levels 4, 3, 2 and 1, then of extra levels. SPEC 8 sums over the pixels of a 520 frame: on means its weights
+# are 82, 82, 84, 169.
 LEVEL_WEIGHTS = (1.0, 1.0, 1.0, 2.0)
 EXTRA_WEIGHT = 0.5
 # What is covered in the source has a known flow, and what left its view a smoothly extrapolated one: both teach the

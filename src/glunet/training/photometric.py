@@ -4,6 +4,7 @@ Random parameters come from a CPU generator; the pictures may be on any device.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ def augment(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     return (images * 255).round().clamp(0, 255) / 255
 
 
-def _shadow(images: Tensor, uniform, chosen: Tensor, strength: float) -> Tensor:
+def _shadow(images: Tensor, uniform: Callable[..., Tensor], chosen: Tensor, strength: float) -> Tensor:
     """A soft edge between light and shade across the picture."""
     height, width = images.shape[-2:]
     y = torch.linspace(-1, 1, height, device=images.device).view(1, 1, -1, 1)

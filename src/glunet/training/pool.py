@@ -1,9 +1,9 @@
 """A pool of encoded scenes: each view is encoded once and learned from in many pairs.
 
-While the encoder is frozen its passes are most of the cost of a step. The pool keeps the features of the last scenes (in
-the encoder's dtype) and draws pairs of views from them; new scenes replace the oldest, a few a step. With an encoder that
-learns it keeps the images instead. What the pool holds, and which pairs it draws, is a function of the seed, of how many
-scenes were made, and of the step.
+While the encoder is frozen its passes are most of the cost of a step. The pool keeps the features of the last scenes
+(in the encoder's dtype) and draws pairs of views from them; new scenes replace the oldest, a few a step. With an
+encoder that learns it keeps the images instead. What the pool holds, and which pairs it draws, is a function of the
+seed, of how many scenes were made, and of the step.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,8 @@ class Pool:
     """Scenes of one frame size, up to `memory` bytes of features.
 
     Args:
-        encoder: a network whose `encode` makes the features (its encoder may be in bfloat16); with `keep_images` it only
+        encoder: a network whose `encode` makes the features (its encoder may be in bfloat16); with `keep_images` it
+        only
             tells the device.
         views: of each scene: V give V (V - 1) pairs.
         capacity: most scenes, whatever the memory.
@@ -82,8 +83,8 @@ class Pool:
         self.encoder, self.photographs, self.recipe = encoder, photographs, recipe
         self.frame, self.views, self.seed, self.photometric = frame, views, seed, photometric
         self.keep_images = keep_images
-        # Two bytes of each number: level 1 has 8 a pixel of the frame, level 2 has 4, the L-Net's two levels 6 a pixel of
-        # 256 x 256, of which an equal frame shares 4 with level 2; images have 3.
+        # Two bytes of each number: level 1 has 8 a pixel of the frame, level 2 has 4, the L-Net's two levels 6 a
+        # pixel of 256 x 256, of which an equal frame shares 4 with level 2; images have 3.
         pixels, small = frame[0] * frame[1], LNET_SIZE**2
         numbers = 3 * (pixels + small) if keep_images else 12 * pixels + (2 if frame == SQUARE else 6) * small
         places = memory // (2 * numbers * views * SCENES)

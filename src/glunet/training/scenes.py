@@ -1,14 +1,14 @@
 """Synthetic scenes: what one photograph, and pieces of others, look like from several views, and where everything went.
 
-A scene is a plane that carries a photograph, bent by a smooth displacement (thin-plate-like bending, and the parallax of
-a pseudo-depth), and objects with outlines of their own, cut out of other photographs, that move by themselves in front of
-it. A view sees the plane through a homography. Each map has an inverse, so that V views of a scene give V (V - 1) pairs
-with exact flow and exact occlusions, while each view is rendered, and encoded, once.
+A scene is a plane that carries a photograph, bent by a smooth displacement (thin-plate-like bending, and the parallax
+of a pseudo-depth), and objects with outlines of their own, cut out of other photographs, that move by themselves in
+front of it. A view sees the plane through a homography. Each map has an inverse, so that V views of a scene give V (V
+- 1) pairs with exact flow and exact occlusions, while each view is rendered, and encoded, once.
 
-Coordinates: a view's frame of height h and width w spans [-a, a] x [-1, 1] with a = w / h, pixel areas aligned (pixel p of
-n has its centre at (2 p + 1) / n - 1, times a for x). The plane and the objects' canvases have such coordinates too.
-Everything is batched over scenes and lives on one device. Random numbers come from a CPU generator, so that a scene is
-the same on every device.
+Coordinates: a view's frame of height h and width w spans [-a, a] x [-1, 1] with a = w / h, pixel areas aligned (pixel
+p of n has its centre at (2 p + 1) / n - 1, times a for x). The plane and the objects' canvases have such coordinates
+too. Everything is batched over scenes and lives on one device. Random numbers come from a CPU generator, so that a
+scene is the same on every device.
 """
 
 import math
@@ -92,11 +92,14 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     def uniform(*shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
         return torch.rand(shape, generator=generator) * (high - low) + low
 
-    bins = torch.multinomial(torch.tensor(recipe.shares, dtype=torch.float32), count, replacement=True, generator=generator)
+    bins = torch.multinomial(
+        torch.tensor(recipe.shares, dtype=torch.float32), count, replacement=True, generator=generator
+    )
     ranges = torch.tensor(recipe.amounts)[bins]
     amount = (ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * torch.rand(count, generator=generator))[:, None]
 
-    # Views: similarity with anisotropy, then a perspective that moves the frame's corners, then the zoom into the plane.
+    # Views: similarity with anisotropy, then a perspective that moves the frame's corners, then the zoom into the
+    # plane.
     b, v, k = count, views, recipe.objects
     # Which kinds of motion a scene has at all: all of them at once would make pure shifts or turns rare.
     has = (torch.rand((b, 4, 1), generator=generator) < torch.tensor((0.8, 0.6, 0.6, 0.6)).view(4, 1)).float()
@@ -115,9 +118,8 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     # The bent plane: a bending for each view, and one pseudo-depth for the scene, seen from where each camera stands.
     bent = (torch.rand((b, 1), generator=generator) < 0.6).float() * amount
     deep = (torch.rand((b, 1), generator=generator) < 0.5).float() * amount
-    knots = (3, 5, 9)
-    bending = sum(_smooth_noise(b * v, 2, n, generator) / (n - 2) for n in knots).view(b, v, 2, FIELD, FIELD)
-    depth = sum(_smooth_noise(b, 1, n, generator) / (n - 2) for n in knots).view(b, 1, 1, FIELD, FIELD)
+    bending = _octaves(b * v, 2, generator).view(b, v, 2, FIELD, FIELD)
+    depth = _octaves(b, 1, generator).view(b, 1, 1, FIELD, FIELD)
     camera = uniform(b, v, 2)[..., None, None]
     field = recipe.bending * bent[..., None, None, None] * bending * 0.5
     field = field + recipe.parallax * deep[..., None, None, None] * depth * camera
@@ -238,7 +240,9 @@ def render(scenes: Scenes, view: Tensor, photos: Tensor, cutouts: Tensor, frame:
     """
     points = frame_points(*frame, device=view.device).expand(len(view), -1, -1)
     canvas = to_layers(scenes, view, points)
-    image = _picture_at(photos, canvas[:, 0] / torch.stack((scenes.aspect, torch.ones_like(scenes.aspect)), -1)[:, None])
+    image = _picture_at(
+        photos, canvas[:, 0] / torch.stack((scenes.aspect, torch.ones_like(scenes.aspect)), -1)[:, None]
+    )
     if canvas.shape[1] > 1:
         layer = front_layer(scenes, canvas)
         for k in range(cutouts.shape[1]):
@@ -293,7 +297,7 @@ def _similarity(angle: Tensor, log_scale: Tensor, stretch: Tensor, shift: Tensor
 
 
 def _corner_homography(offsets: Tensor, aspect: float) -> Tensor:
-    """Homographies that move the frame's four corners by ... x 4 x 2 offsets: ... x 3 x 3, by the direct linear form."""
+    """Homographies that move the frame's four corners by ... x 4 x 2 offsets: ... x 3 x 3."""
     corners = torch.tensor(((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))) * torch.tensor((aspect, 1.0))
     moved = corners + offsets
     x, y = (corners[:, i].expand(moved.shape[:-1]) for i in (0, 1))
@@ -305,10 +309,14 @@ def _corner_homography(offsets: Tensor, aspect: float) -> Tensor:
     return torch.cat((solution, torch.ones_like(solution[..., :1])), dim=-1).unflatten(-1, (3, 3))
 
 
-def _smooth_noise(count: int, channels: int, knots: int, generator: torch.Generator) -> Tensor:
-    """Smooth fields in about -1..1, count x channels x FIELD x FIELD, bicubic between knots x knots random values."""
-    values = torch.rand((count, channels, knots, knots), generator=generator) * 2 - 1
-    return F.interpolate(values, size=(FIELD, FIELD), mode="bicubic", align_corners=True)
+def _octaves(count: int, channels: int, generator: torch.Generator) -> Tensor:
+    """Smooth random fields, count x channels x FIELD x FIELD: octaves of random values with bicubics between them."""
+    total = torch.zeros(count, channels, FIELD, FIELD)
+    for knots in (3, 5, 9):
+        values = torch.rand((count, channels, knots, knots), generator=generator) * 2 - 1
+        smooth = F.interpolate(values, size=(FIELD, FIELD), mode="bicubic", align_corners=True)
+        total += smooth / (knots - 2)
+    return total
 
 
 def _limit_slope(field: Tensor, aspect: float) -> Tensor:

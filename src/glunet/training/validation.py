@@ -43,7 +43,15 @@ def fixed_pairs(
     """Pairs of views at 256, encoded once, the same for every run on the same photographs."""
     recipe = dataclasses.replace(Recipe(), any_angle=0.0)
     pool = Pool(
-        encoder, photographs, recipe, SQUARE, memory=1 << 40, capacity=pairs, views=2, seed=SEED, keep_images=keep_images
+        encoder,
+        photographs,
+        recipe,
+        SQUARE,
+        memory=1 << 40,
+        capacity=pairs,
+        views=2,
+        seed=SEED,
+        keep_images=keep_images,
     )
     while len(pool) < pairs:
         pool.refresh()
@@ -60,8 +68,8 @@ def validate(network: GLUNet, batches: list[Batch], levels: tuple[int, ...] = (4
     """End-point errors over the visible pixels of all pairs, in pixels of 256.
 
     Returns:
-        "aepe4".."aepe1" of each level of `levels`; "motion", the mean displacement; and of the last level "pck1", "pck5"
-        and, by range of true displacement, "aepe 0-8" and so on.
+        "aepe4".."aepe1" of each level of `levels`; "motion", the mean displacement; and of the last level "pck1",
+        "pck5" and, by range of true displacement, "aepe 0-8" and so on.
     """
     sums: dict[str, tuple[float, int]] = {}
 

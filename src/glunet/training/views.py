@@ -49,23 +49,24 @@ def make_views(
     photos = torch.stack([crop(photographs[int(n)], canvas, generator, device) for n in numbers])
     piece = (height // 2, height // 2)
     blank = torch.zeros(3, *piece, device=device)
-    cutouts = torch.stack(
-        [
-            torch.stack(
-                [
-                    crop(photographs[int(o)], piece, generator, device, least=0.3) if there else blank
-                    for o, there in zip(row, here, strict=True)
-                ]
-            )
-            for row, here in zip(others, present, strict=True)
-        ]
-    ) if recipe.objects else torch.zeros(count, 0, 3, *piece, device=device)
+    cutouts = (
+        torch.stack(
+            [
+                torch.stack(
+                    [
+                        crop(photographs[int(o)], piece, generator, device, least=0.3) if there else blank
+                        for o, there in zip(row, here, strict=True)
+                    ]
+                )
+                for row, here in zip(others, present, strict=True)
+            ]
+        )
+        if recipe.objects
+        else torch.zeros(count, 0, 3, *piece, device=device)
+    )
     scenes = scenes.to(device)
     images = torch.stack(
-        [
-            render(scenes, torch.full((count,), view, device=device), photos, cutouts, frame)
-            for view in range(views)
-        ],
+        [render(scenes, torch.full((count,), view, device=device), photos, cutouts, frame) for view in range(views)],
         dim=1,
     )
     if photometric:
