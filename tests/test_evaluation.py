@@ -32,6 +32,9 @@ from glunet.evaluation.run_all import evaluate_all
 from glunet.evaluation.scoring import at_points
 from glunet.evaluation.worst import write_worst
 from glunet.flow.geometry import frame_flow_to_source
+from glunet.match import Provenance
+from glunet.matcher import Matcher
+from glunet.network.glunet import GLUNet, GLUNetConfig
 
 GREY = np.full((20, 30, 3), 90, np.uint8)
 
@@ -362,37 +365,38 @@ def test_raft_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 class FakeMatcher:
     """Says of every pixel that it moved by the mean grey level of its source."""
 
-    sha256 = "0123456789abcdef"
+    provenance = Provenance("fake", "0123456789abcdef", {"uint8_truncation": False})
     device = torch.device("cpu")
 
     def __init__(self) -> None:
-        self.calls: list[str] = []
+        self.calls: list[tuple[int, ...]] = []
 
     def flow(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        self.calls.append(f"flow {tuple(source.shape)}")
+        self.calls.append(tuple(source.shape))
         assert source.dtype == torch.uint8
         return source.float().mean((1, 2, 3)).view(-1, 1, 1, 1).expand(-1, 2, *target.shape[-2:])
-
-    def match(self, source: NDArray[np.uint8], target: NDArray[np.uint8]) -> "FakeMatcher.Match":
-        self.calls.append("match")
-        return self.Match(np.full((*target.shape[:2], 2), source.mean(), np.float32))
-
-    class Match:
-        def __init__(self, flow: NDArray[np.float32]) -> None:
-            self.flow = flow
 
 
 def test_the_network_sees_pairs_of_one_size_together() -> None:
     matcher = FakeMatcher()
     glunet = Glunet(matcher, batch=2)  # type: ignore[arg-type]
     results = evaluate(dataset(MANY), glunet)
-    assert matcher.calls == ["flow (2, 3, 20, 30)", "flow (2, 3, 20, 30)", "match"]
+    assert matcher.calls == [(2, 3, 20, 30), (2, 3, 20, 30), (1, 3, 20, 30)]
     for n, score in enumerate(results.scores):
         grey = sum(map(ord, f"p{n}")) % 255
         assert score.figure("aepe") == pytest.approx(np.hypot(grey - n, grey), rel=1e-5)
-    assert matcher.sha256 in glunet.identity
+    assert "0123456789abcdef" in glunet.identity
     assert code_version() in glunet.identity
     assert tables.weights_hash(glunet.identity) == "0123456789ab"
+
+
+def test_the_network_answers_in_the_source_s_pixels(photo: NDArray[np.uint8]) -> None:
+    """Whatever the weights: what evaluation gets is what a user gets, sizes of source and target apart."""
+    torch.manual_seed(0)
+    matcher = Matcher(GLUNet(GLUNetConfig()), "random")
+    source, target = photo[:64, :96], photo[100:180, 100:172]
+    (flow,) = Glunet(matcher).match_many([(source, target)])
+    np.testing.assert_allclose(flow, matcher.match(source, target).flow, atol=1e-4)
 
 
 # Tables, pictures, figures that must not drift

@@ -41,35 +41,31 @@ def method(name: str, weights: str | Path = "glunet", device: str | None = None)
 
 
 class Glunet:
-    """The network, through a matcher; pairs of one size go through it together on a GPU."""
+    """The network, through a matcher; pairs of one size go through it together on a GPU.
+
+    Weights that were never saved have no hash: their predictions must not be kept, so use no cache then.
+    """
 
     name = "glunet"
 
     def __init__(self, matcher: "Matcher", batch: int | None = None) -> None:
         self.matcher = matcher
-        self.sha256 = getattr(matcher, "sha256", "") or ""
-        settings = (
-            getattr(matcher, "uint8_truncation", None),
-            getattr(matcher, "iterative_refinement", None),
-            str(getattr(matcher, "device", "")),
-            str(getattr(matcher, "dtype", "")),
+        made_by = matcher.provenance
+        self.identity = "-".join(
+            ("glunet", made_by.sha256 or "unsaved", code_version(), matcher.device.type, str(made_by.settings))
         )
-        self.identity = f"glunet-{self.sha256 or 'unsaved'}-{code_version()}-{settings}"
         # On a CPU one pair fills the cores, and more only fill the memory.
-        self.batch = batch or (1 if "cpu" in str(getattr(matcher, "device", "cpu")) else 8)
+        self.batch = batch or (1 if matcher.device.type == "cpu" else 8)
 
     def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
-        if len(pairs) == 1 or pairs[0][0].shape != pairs[0][1].shape:
-            return [np.asarray(self.matcher.match(source, target).flow, np.float32) for source, target in pairs]
         import torch
 
         source, target = (
             torch.from_numpy(np.stack([pair[i] for pair in pairs])).permute(0, 3, 1, 2).to(self.matcher.device)
             for i in (0, 1)
         )
-        with torch.inference_mode():
-            flows = self.matcher.flow(source, target)
-        return list(flows.float().permute(0, 2, 3, 1).cpu().numpy())
+        flows = self.matcher.flow(source, target)
+        return list(flows.float().permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
 
 class Raft:
