@@ -35,6 +35,11 @@ class Provenance:
         """For JSON, with this package's version."""
         return {"glunet": __version__, "weights": self.weights, "sha256": self.sha256, "settings": self.settings}
 
+    def line(self) -> str:
+        """For people, on pictures."""
+        settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in self.settings.items())
+        return f"glunet {__version__}, weights {self.weights} {self.sha256[:8]}".rstrip() + settings
+
 
 @dataclass(frozen=True, eq=False)
 class Match:

@@ -142,9 +142,8 @@ def _lay_out(
 
 def _font(size: int, text: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font, as large as `size` or as small as it takes for the text to fit into the width."""
-    font = ImageFont.load_default(size)
-    needed = font.getlength(text)
-    return font if needed <= width else ImageFont.load_default(max(7.0, size * width / needed))
+    fonts = (ImageFont.load_default(smaller) for smaller in range(size, 7, -1))
+    return next((font for font in fonts if font.getlength(text) <= width), ImageFont.load_default(7))
 
 
 def _clip(value: float, low: float, high: float) -> float:

@@ -1,0 +1,50 @@
+"""The command `glunet`. One module a command; what is heavy they import when they run, so that --help is quick."""
+
+import logging
+import sys
+
+import typer
+
+from glunet.cli import eval as eval_command
+from glunet.cli import info, match, train
+from glunet.errors import GlunetError
+
+app = typer.Typer(
+    help="For every pixel of one image, where it is in another.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+# One line a command.
+app.command("match")(match.match)
+app.command("train")(train.train)
+app.command("eval")(eval_command.evaluate)
+app.command("info")(info.info)
+
+
+@app.callback()
+def _options(verbose: bool = typer.Option(False, "--verbose", "-v", help="Say what is done, on stderr.")) -> None:
+    """For every pixel of one image, where it is in another.
+
+    Example: glunet match source.jpg target.jpg --out result
+    """
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+
+
+def main() -> None:
+    """Runs the command line. A user's mistake is one sentence on stderr and exit code 2, without a traceback."""
+    try:
+        app(prog_name="glunet")
+    except GlunetError as error:
+        _fail(str(error))
+    except OSError as error:
+        # What the commands did not foresee: a folder without rights, a full disk.
+        where = f" '{error.filename}'" if error.filename else ""
+        _fail(f"The system refused{where} ({error.strerror or error}): check the path, its rights and the space left.")
+
+
+def _fail(sentence: str) -> None:
+    print(f"glunet: {' '.join(sentence.split())}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,133 @@
+"""glunet match: two images in; flow, warped source, pictures and numbers out."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glunet.errors import GlunetError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from glunet.match import Match
+
+FORMATS = ("flo", "png", "npz")
+
+
+def match(
+    source: Annotated[Path, typer.Argument(help="The image to find the target's pixels in.", metavar="SOURCE")],
+    target: Annotated[Path, typer.Argument(help="The image on whose grid the answer lies.", metavar="TARGET")],
+    out: Annotated[Path, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")],
+    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    flow_format: Annotated[
+        str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits) or npz.", metavar="FORMAT")
+    ] = "flo",
+    uint8_truncation: Annotated[
+        bool, typer.Option("--uint8-truncation", help="Cut resized grey levels to whole numbers, as GLU-Net's authors.")
+    ] = False,
+    iterative_refinement: Annotated[
+        bool | None,
+        typer.Option(
+            "--iterative-refinement/--no-iterative-refinement",
+            help="Extra levels for targets of 1088 px and more; by default as the weights were made for.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
+
+    DIR gets flow.flo (with flow.flo.json, its provenance), warped.png (the source seen from the target),
+    flow-picture.png (Middlebury's colours), sheet.png (all at a glance) and numbers.json; all of them or, on a failure,
+    none.
+
+    Example: glunet match left.jpg right.jpg --out result
+    """
+    if flow_format not in FORMATS:
+        raise GlunetError(f"The flow format '{flow_format}' is unknown: choose one of {', '.join(FORMATS)}.")
+    from glunet.flow.files import writing_folder
+    from glunet.images import image_size, load_image
+    from glunet.weight_files import load
+
+    image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
+    with writing_folder(out) as folder:
+        began = time.perf_counter()
+        matcher = load(weights, device, uint8_truncation, iterative_refinement)
+        loaded = time.perf_counter()
+        found = matcher.match(source, target)
+        matched = time.perf_counter()
+        pictures = [
+            load_image(path, role).round().byte().permute(1, 2, 0).numpy()
+            for path, role in ((source, "source"), (target, "target"))
+        ]
+        numbers = {
+            **found.metadata(),
+            "source": str(source),
+            "target": str(target),
+            "device": str(matcher.device),
+            "seconds": {"load": round(loaded - began, 3), "match": round(matched - loaded, 3)},
+            **measure(found, *pictures),
+        }
+        _write(folder, flow_format, found, numbers, *pictures)
+        names = sorted(path.name for path in folder.iterdir())
+    for name in names:
+        typer.echo(out / name)
+
+
+def measure(match: "Match", source: "np.ndarray", target: "np.ndarray") -> dict[str, Any]:
+    """Numbers of a match: displacement, view, and how alike the images are before and after the warp.
+
+    Args:
+        source, target: H x W x 3 uint8.
+
+    Returns:
+        Lengths in pixels of the source; "in_view", the share of the target; "photometric_difference", the mean absolute
+        difference of grey levels (0..255) over target pixels in view: "before", to the source brought to the target's
+        size, and "after", to the source warped; None where no pixel is in view.
+    """
+    import numpy as np
+    from PIL import Image
+
+    length = np.hypot(match.flow[..., 0], match.flow[..., 1])
+    still = np.asarray(Image.fromarray(source).resize(target.shape[1::-1], Image.Resampling.BOX))
+    seen = match.in_view
+
+    def difference(image: np.ndarray) -> float | None:
+        apart = np.abs(image.astype(np.int16) - target)
+        return round(float(apart[seen].mean()), 3) if seen.any() else None
+
+    return {
+        "mean_displacement": round(float(length.mean()), 3),
+        "max_displacement": round(float(length.max()), 3),
+        "in_view": round(float(seen.mean()), 4),
+        "photometric_difference": {"before": difference(still), "after": difference(match.warp(source))},
+    }
+
+
+def _write(
+    folder: Path,
+    flow_format: str,
+    match: "Match",
+    numbers: dict[str, Any],
+    source: "np.ndarray",
+    target: "np.ndarray",
+) -> None:
+    import json
+
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from glunet.flow.files import write_json
+    from glunet.flow.picture import flow_to_rgb, sheet
+
+    provenance = PngInfo()
+    provenance.add_text("glunet", json.dumps(match.metadata()))
+    warped = match.warp(source)
+    match.save(folder / f"flow.{flow_format}")
+    Image.fromarray(warped).save(folder / "warped.png", pnginfo=provenance)
+    Image.fromarray(flow_to_rgb(match.flow)).save(folder / "flow-picture.png", pnginfo=provenance)
+    page = sheet(source, target, warped, match.flow, match.in_view, match.provenance.line())
+    page.save(folder / "sheet.png", pnginfo=provenance)
+    write_json(folder / "numbers.json", numbers)

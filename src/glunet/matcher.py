@@ -1,0 +1,133 @@
+"""From images to a match: everything around the network that knows of files, sizes and units."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glunet import frames
+from glunet.errors import GlunetError
+from glunet.flow.geometry import frame_flow_to_source
+from glunet.images import ImageLike, grey_levels, image_size, load_image
+from glunet.match import Match, Provenance
+from glunet.memory import available_bytes, human, needed_bytes
+from glunet.network.glunet import GLUNet
+
+logger = logging.getLogger(__name__)
+
+
+class Matcher:
+    """A network with its weights, ready to match images. `glunet.load()` makes one.
+
+    Attributes:
+        network: in evaluation mode; where its parameters are is where the matcher computes.
+        provenance: what every match made here says of its origin.
+        uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
+        iterative_refinement: extra levels between L-Net and H-Net where the target is large (1088 px and more).
+    """
+
+    def __init__(
+        self,
+        network: GLUNet,
+        name: str,
+        sha256: str = "",
+        uint8_truncation: bool = False,
+        iterative_refinement: bool = True,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """`device` moves the network; None leaves it where it is."""
+        self.network = network.eval() if device is None else network.to(device).eval()
+        self.uint8_truncation = uint8_truncation
+        self.iterative_refinement = iterative_refinement
+        settings: dict[str, Any] = {
+            "uint8_truncation": uint8_truncation,
+            "iterative_refinement": iterative_refinement,
+        }
+        self.provenance = Provenance(name, sha256, settings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next(self.network.parameters()).device
+
+    def match(self, source: ImageLike, target: ImageLike) -> Match:
+        """For every pixel of the target, where it is in the source.
+
+        Args:
+            source, target: a path, a Pillow image, an array H x W (x 1, 3 or 4) or a tensor 1, 3 or 4 x H x W, RGB, as
+                uint8, uint16 or floats in 0..1, at least 32 pixels a side. Their sizes may differ.
+
+        Raises:
+            GlunetError: an image that cannot be used, or a pair that is too large for the memory there is.
+        """
+        self._check_memory(image_size(source, "source"), image_size(target, "target"))
+        source_pixels, target_pixels = load_image(source, "source")[None], load_image(target, "target")[None]
+        flow = self._flow(source_pixels.to(self.device), target_pixels.to(self.device))
+        array = np.ascontiguousarray(flow[0].permute(1, 2, 0).cpu().numpy())
+        height, width = source_pixels.shape[-2:]
+        return Match(array, (height, width), self.provenance)
+
+    def flow(self, source: Tensor, target: Tensor) -> Tensor:
+        """The flow of a batch of pairs; nothing leaves the device.
+
+        Args:
+            source: B x 3 x H_source x W_source on the matcher's device, RGB, uint8, uint16 or floats in 0..1.
+            target: B x 3 x H x W, likewise.
+
+        Returns:
+            B x 2 x H x W float32: on the target's grid, in pixels of the source.
+
+        Raises:
+            GlunetError: tensors of another shape, type, range or device, or too large for the memory there is.
+        """
+        for name, images in (("source batch", source), ("target batch", target)):
+            if not isinstance(images, Tensor):
+                raise GlunetError(
+                    f"The {name} is of type {type(images).__name__}, but a B x 3 x H x W tensor is expected."
+                )
+            if images.device.type != self.device.type:
+                raise GlunetError(
+                    f"The {name} is on {images.device}, but the matcher computes on {self.device}: move it."
+                )
+        if len(source) != len(target):
+            raise GlunetError(f"{len(source)} sources and {len(target)} targets came, but pairs are expected.")
+        self._check_memory(image_size(source), image_size(target), pairs=len(target))
+        return self._flow(grey_levels(source, "source batch"), grey_levels(target, "target batch"))
+
+    @torch.inference_mode()
+    def _flow(self, source: Tensor, target: Tensor) -> Tensor:
+        """B x 3 x H x W in 0..255, on the device -> B x 2 x H x W."""
+        source_size, target_size = image_size(source), image_size(target)
+        frame = frames.hnet_size(*target_size)
+        extra = frames.extra_levels(*target_size) if self.iterative_refinement else 0
+        logger.debug("target %s, source %s, H-Net frame %s, %d extra levels", target_size, source_size, frame, extra)
+        try:
+            target_high, target_low = frames.prepare(target, frame, self.uint8_truncation)
+            source_high, source_low = frames.prepare(source, frame, self.uint8_truncation)
+            flows = self.network(target_high, source_high, target_low, source_low, extra_levels=extra)
+            return frame_flow_to_source(frames.finish(flows.flow1, target_size), source_size)
+        except torch.OutOfMemoryError as error:
+            raise _too_large(source_size, target_size, len(target), "no more", self.device) from error
+        except RuntimeError as error:
+            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+                raise
+            raise _too_large(source_size, target_size, len(target), "no more", self.device) from error
+
+    def _check_memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int = 1) -> None:
+        available = available_bytes(self.device)
+        if available is not None and needed_bytes(source_size, target_size, pairs, self.device) > available:
+            raise _too_large(source_size, target_size, pairs, human(available), self.device)
+
+
+def _too_large(
+    source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, available: str, device: torch.device
+) -> GlunetError:
+    (source_height, source_width), (height, width) = source_size, target_size
+    what = f"{pairs} pairs of a target" if pairs > 1 else "A target"
+    needed = human(needed_bytes(source_size, target_size, pairs, device))
+    return GlunetError(
+        f"{what} of {width} x {height} and a source of {source_width} x {source_height} pixels need about {needed} of "
+        f"memory, but {available} is available on {device}: make the images smaller, above all the target."
+    )
