@@ -37,6 +37,11 @@ def predict(
     return Predicted(flow4, network.level3(target, source, flow4) if levels[-1] == 3 else None, None, None, ())
 
 
+def validation_recipe() -> Recipe:
+    """The scenes that are validated on: as in training, without those turned by any angle."""
+    return dataclasses.replace(Recipe(), any_angle=0.0)
+
+
 def fixed_pairs(
     encoder: GLUNet, photographs: Photographs, pairs: int = 64, keep_images: bool = False, at_once: int = 16
 ) -> list[Batch]:

@@ -1,0 +1,166 @@
+"""glunet train: photographs in, weights out."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glunet.errors import GlunetError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from glunet.training.photographs import Photographs
+    from glunet.training.recipes import Settings
+
+FEWEST = 8  # photographs below which there is nothing to hold back
+
+
+def train(
+    photos: Annotated[list[Path], typer.Argument(help="Folders or tar files with photographs; no labels.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run: checkpoints, weights, log, report. Goes on if it holds one.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to start from (a name or a file), e.g. glunet; without, VGG-16 alone.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="full (from VGG-16), finetune (few photographs of one's own kind) or continue (a warm "
+            "restart of a full run); by default finetune with --init, else full."
+        ),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="How long; the schedule fits it.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Photographs to validate on; by default one in twenty is held back.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
+    encoder_lr: Annotated[
+        float,
+        typer.Option(min=0, help="Learning rate of the encoder; 0 leaves VGG-16 as it is, several times as fast."),
+    ] = 0.0,
+    photometric: Annotated[
+        float | None, typer.Option(min=0, max=2, help="Strength of the colour and light changes; 0 for none.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="Only draw a sheet of training pairs to this PNG file, and stop.")
+    ] = None,
+) -> None:
+    """Train on plain photographs: pairs with known flow are made from them on the fly.
+
+    Example: glunet train my_photos --out run --init glunet --minutes 30
+    """  # fmt: skip
+    from rich.console import Console
+
+    from glunet.training.recipes import RECIPES
+
+    console = Console()
+    name = recipe or ("finetune" if init else "full")
+    if name not in RECIPES:
+        raise GlunetError(f"Recipe '{name}' is unknown; expected one of {', '.join(RECIPES)}.")
+    if minutes is not None and steps is not None:
+        raise GlunetError("Both --minutes and --steps are given; a run is bounded by one of them: leave one out.")
+    settings = RECIPES[name]
+    changes: dict[str, Any] = {"seed": seed, "encoder_lr": encoder_lr}
+    if minutes is not None or steps is not None:
+        changes |= {"minutes": minutes, "steps": steps}
+    if lr is not None:
+        changes["lr"] = lr
+    if photometric is not None:
+        changes["photometric"] = photometric
+    settings = dataclasses.replace(settings, **changes)
+    photographs, held_back = _photographs(console, photos, validation)
+    if preview is not None:
+        from glunet.training.preview import write_preview
+
+        numbers = write_preview(preview, photographs, settings)
+        console.print(f"{preview}: {numbers}", soft_wrap=True, highlight=False)
+        return
+    if out is None:
+        raise GlunetError(
+            "--out is missing; name the folder of the run (or --preview sheet.png to look at pairs first)."
+        )
+    _run(console, photographs, held_back, out, settings, device, init)
+
+
+def _photographs(
+    console: "Console", photos: list[Path], validation: list[Path] | None
+) -> "tuple[Photographs, Photographs]":
+    """What to learn from and what to hold back; what is wrong with the folder is said first."""
+    from glunet.training.photographs import Photographs, find
+
+    photographs = Photographs(find(photos))
+    _check(console, photographs)
+    if validation:
+        held_back = Photographs(find(validation))
+        _check(console, held_back)
+    else:
+        if len(photographs) < FEWEST:
+            raise GlunetError(
+                f"{len(photographs)} usable photographs; expected at least {FEWEST} (200 or more are better)."
+            )
+        held_back = Photographs(photographs.places[::20])
+        photographs = Photographs([p for i, p in enumerate(photographs.places) if i % 20])
+    if not len(photographs) or not len(held_back):
+        raise GlunetError("No usable photographs are left; see above what is wrong with them.")
+    console.print(f"{len(photographs)} photographs to learn from, {len(held_back)} held back to validate on")
+    return photographs, held_back
+
+
+def _check(console: "Console", photographs: "Photographs", shown: int = 5) -> None:
+    complaints = photographs.check()
+    if complaints:
+        console.print(f"{len(complaints)} images left out, which cannot be read or are too small:", style="yellow")
+        for complaint in complaints[:shown]:
+            console.print("  " + complaint, style="yellow", soft_wrap=True, highlight=False)
+        if len(complaints) > shown:
+            console.print(f"  ... and {len(complaints) - shown} more", style="yellow")
+
+
+def _run(
+    console: "Console",
+    photographs: "Photographs",
+    held_back: "Photographs",
+    out: Path,
+    settings: "Settings",
+    device: str | None,
+    init: str | None,
+) -> None:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from glunet.training.loop import train as run_training
+    from glunet.training.record import Record
+    from glunet.training.report import write_report
+    from glunet.weight_files import pick_device
+
+    chosen = pick_device(device)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress, Record(out) as record:
+        task = progress.add_task("encoding the first scenes", total=1.0)
+
+        def report(line: dict[str, Any]) -> None:
+            record(line)
+            finest = next((f"{line[k]:.2f}" for k in ("aepe1", "aepe3", "aepe4") if k in line), None)
+            if finest is not None:
+                progress.console.print(
+                    f"step {line['step']}: AEPE {finest} px of 256 on held-back pairs (motion {line['motion']:.1f})"
+                )
+            else:
+                what = f"{line['stage']} · step {line['step']} · error {line['error']:.2f} px"
+                progress.update(task, completed=line["progress"], description=what)
+
+        numbers = run_training(photographs, held_back, out, settings, chosen, init, report)
+    weights = out / "weights.safetensors"
+    if not numbers:
+        return
+    page = write_report(out, held_back, weights, init, chosen)
+    console.print(f"weights  {weights}\nreport   {page}", soft_wrap=True, highlight=False)
+    done = record.last.get("progress", 1.0) >= 1
+    if not done:
+        console.print("Stopped before the end; the same command goes on from here.")
+    console.print(f"use      glunet match SOURCE TARGET --out DIR --weights {weights}", soft_wrap=True, highlight=False)

@@ -1,0 +1,98 @@
+"""What training brought: a page with errors before and after on held-back photographs, and pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from glunet._version import __version__
+from glunet.flow.files import writing
+from glunet.flow.geometry import resize_bilinear, warp
+from glunet.flow.picture import flow_to_rgb
+from glunet.network.glunet import GLUNet
+from glunet.training.loss import truths
+from glunet.training.photographs import Photographs
+from glunet.training.pool import SCENES, SQUARE
+from glunet.training.validation import SEED, fixed_pairs, predict, validate, validation_recipe
+from glunet.training.views import make_views
+from glunet.weight_files import read_weights
+
+PICTURES = 3
+ROWS = (
+    ("mean displacement", "motion"),
+    ("AEPE", "aepe1"),
+    ("AEPE, displacement 0 to 8 px", "aepe 0-8"),
+    ("AEPE, 8 to 32 px", "aepe 8-32"),
+    ("AEPE, 32 to 96 px", "aepe 32-96"),
+    ("AEPE, over 96 px", "aepe 96-1000"),
+    ("within 1 px", "pck1"),
+    ("within 5 px", "pck5"),
+)
+
+
+def write_report(
+    run: Path, held_back: Photographs, weights: Path, init: str | Path | None, device: torch.device, pairs: int = 64
+) -> Path:
+    """Write RUN/report.md and its pictures; returns the page's path.
+
+    Args:
+        held_back: photographs that were not learned from.
+        weights: what the run made; `init` is what it started from, if anything.
+
+    Raises:
+        GlunetError: if something cannot be read or written.
+    """
+    after = read_weights(weights)[0].to(device).eval()
+    before = read_weights(init)[0].to(device).eval() if init is not None else None
+    numbers = []
+    for network in (before, after):
+        if network is not None:
+            batches = fixed_pairs(network, held_back, pairs)
+            numbers.append(validate(network, batches))
+    heads = ["before", "after"] if before is not None else ["after"]
+    lines = [
+        "# What training brought",
+        "",
+        f"glunet {__version__}; {pairs} pairs made of {len(held_back)} held-back photographs at 256 x 256; errors in",
+        "pixels of 256, over what both views see.",
+        "",
+        f"| | {' | '.join(heads)} |",
+        f"| --- | {' | '.join('---' for _ in heads)} |",
+    ]
+    for title, key in ROWS:
+        values = [f"{100 * n[key]:.1f} %" if key.startswith("pck") else f"{n[key]:.2f}" for n in numbers]
+        lines.append(f"| {title} | {' | '.join(values)} |")
+    lines += ["", "Target, source, source warped by the network's flow onto the target, its flow, the true flow:", ""]
+    for number, picture in enumerate(_pictures(after, held_back, device), start=1):
+        name = f"pair{number}.png"
+        with writing(run / name) as part:
+            Image.fromarray(picture).save(part, "PNG")
+        lines.append(f"![pair {number}]({name})\n")
+    lines += ["To use the result:", "", f"    glunet match SOURCE TARGET --out DIR --weights {weights}", ""]
+    with writing(run / "report.md") as part:
+        part.write_text("\n".join(lines), encoding="utf-8")
+    return run / "report.md"
+
+
+@torch.no_grad()
+def _pictures(network: GLUNet, photographs: Photographs, device: torch.device) -> list[np.ndarray]:
+    """The first of the fixed pairs, side by side."""
+    batch = fixed_pairs(network, photographs, PICTURES)[0]
+    images = make_views(photographs, SCENES, 2, SQUARE, (SEED, 0), validation_recipe(), device).images[:PICTURES]
+    flow = predict(network, *batch.features(network)).flow1
+    assert flow is not None
+    flow = resize_bilinear(flow.float(), SQUARE)
+    true = truths(batch.scenes, batch.target_view, batch.source_view, SQUARE, [SQUARE] * 3)[-1].flow
+    warped = warp(images[:, 1], flow)
+    pictures = []
+    for number in range(PICTURES):
+        largest = float(true[number].norm(dim=0).quantile(0.99))
+        row = [_picture(image[number]) for image in (images[:, 0], images[:, 1], warped)]
+        row += [flow_to_rgb(f[number].permute(1, 2, 0).cpu().numpy(), max=largest) for f in (flow, true)]
+        pictures.append(np.concatenate(row, axis=1))
+    return pictures
+
+
+def _picture(image: torch.Tensor) -> np.ndarray:
+    return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
