@@ -20,7 +20,7 @@ from glunet.flow.picture import flow_to_rgb, sheet
 
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray]  # source, target, true flow (NaN where unknown)
 
-# Where the corners of the target (upper left, upper right, lower right, lower left) are in the photograph, as a share of
+# Where the corners of the target (upper left, upper right, lower right, lower left) are in the photograph, as shares of
 # its width and height: turned by some 20 degrees, seen from the side, and nearer.
 CORNERS = ((0.20, 0.02), (0.96, 0.20), (0.80, 0.98), (0.03, 0.74))
 

@@ -225,6 +225,15 @@ def test_refused_files(tmp_path):
         assert str(caught.value).startswith(f"The target image '{path}' ")
 
 
+def test_more_pixels_than_pillow_opens(tmp_path, monkeypatch):
+    path = saved(tmp_path / "large.png", Image.fromarray(RGB))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
+    assert load_image(path).shape == (3, 40, 50)  # Pillow warns from here on; the limit is the memory
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)
+    with pytest.raises(GlunetError, match="that Pillow opens"):
+        image_size(path)
+
+
 def test_batches():
     batch = torch.randint(0, 256, (2, 3, 40, 50), dtype=torch.uint8)
     assert torch.equal(grey_levels(batch, "source batch"), batch.float())

@@ -138,7 +138,10 @@ def _guarded(read: Callable[[], T], name: str) -> T:
     except Image.UnidentifiedImageError as error:
         raise GlunetError(f"The {name} is not an image that Pillow can read: use PNG, JPEG, TIFF or WebP.") from error
     except Image.DecompressionBombError as error:
-        raise GlunetError(f"The {name} is too large ({error}): make it smaller first.") from error
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise GlunetError(
+            f"The {name} has more than the {limit} million pixels that Pillow opens: make it smaller."
+        ) from error
     except Exception as error:  # broken files make Pillow's decoders raise nearly anything
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise GlunetError(

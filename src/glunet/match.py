@@ -37,7 +37,8 @@ class Provenance:
 
     def line(self) -> str:
         """For people, on pictures."""
-        settings = "".join(f", {key.replace('_', ' ')} {value}" for key, value in self.settings.items())
+        words = {True: "on", False: "off"}
+        settings = "".join(f", {k.replace('_', ' ')} {words.get(v, v)}" for k, v in self.settings.items())
         return f"glunet {__version__}, weights {self.weights} {self.sha256[:8]}".rstrip() + settings
 
 

@@ -1,0 +1,142 @@
+"""The command line: what `glunet match` writes, `info`, help, and how long the start takes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glunet import __version__, cli, weight_files
+from glunet.cli.match import measure
+from glunet.flow.files import read_flow
+from glunet.match import Match, Provenance
+from untrained import matcher
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """`run("match", ...)` -> exit code, stdout, stderr; in this process, with an untrained network."""
+    monkeypatch.setattr(weight_files, "load", lambda name, device, truncate, refine: matcher(uint8_truncation=truncate))
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["glunet", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (end.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def pair(tmp_path) -> tuple[Path, Path]:
+    random = np.random.default_rng(0)
+    paths = tmp_path / "source.png", tmp_path / "target.jpg"
+    for path, size in zip(paths, ((50, 70, 3), (40, 60, 3)), strict=True):
+        Image.fromarray(random.integers(0, 256, size).astype(np.uint8)).save(path)
+    return paths
+
+
+@pytest.mark.parametrize("suffix", ["flo", "npz"])
+def test_match_writes_everything_and_says_so(run, pair, tmp_path, suffix):
+    out = tmp_path / "new" / "out"
+    code, printed, errors = run("match", *pair, "--out", out, "--flow-format", suffix, "--uint8-truncation")
+    assert (code, errors) == (0, "")
+    expected = {f"flow.{suffix}", "warped.png", "flow-picture.png", "sheet.png", "numbers.json"}
+    assert {path.name for path in out.iterdir()} == expected | ({"flow.flo.json"} if suffix == "flo" else set())
+    assert sorted(printed.split()) == sorted(str(path) for path in out.iterdir())
+
+    numbers = json.loads((out / "numbers.json").read_text())
+    assert numbers["source_size"] == [50, 70]
+    assert numbers["target_size"] == [40, 60]
+    assert numbers["settings"]["uint8_truncation"] is True
+    assert numbers["seconds"]["match"] > 0
+    assert 0 <= numbers["in_view"] <= 1
+    stored = read_flow(out / f"flow.{suffix}")
+    assert stored.flow.shape == (40, 60, 2)
+    assert numbers["mean_displacement"] == pytest.approx(np.hypot(*stored.flow.transpose(2, 0, 1)).mean(), abs=1e-3)
+    for name in ("warped.png", "flow-picture.png", "sheet.png"):
+        with Image.open(out / name) as picture:
+            told = json.loads(picture.text["glunet"])
+        assert told == stored.metadata
+        assert told["weights"] == "untrained"
+    with Image.open(out / "warped.png") as picture:
+        assert picture.size == (60, 40)
+
+
+def test_match_again_into_the_same_folder(run, pair, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("stays")
+    for _ in range(2):
+        assert run("match", *pair, "--out", out)[0] == 0
+    assert len(list(out.iterdir())) == 7
+    assert (out / "mine.txt").read_text() == "stays"
+
+
+def test_measure_on_a_known_shift():
+    random = np.random.default_rng(0)
+    source = random.integers(0, 256, (40, 60, 3)).astype(np.uint8)
+    flow = np.broadcast_to(np.array((3, 4), np.float32), (36, 57, 2)).copy()
+    numbers = measure(Match(flow, (40, 60), Provenance("test")), source, source[4:, 3:])
+    assert numbers["mean_displacement"] == numbers["max_displacement"] == 5
+    assert numbers["in_view"] == 1
+    assert numbers["photometric_difference"]["after"] == pytest.approx(0, abs=0.01)
+    assert numbers["photometric_difference"]["before"] > 50
+    away = measure(Match(flow + 1000, (40, 60), Provenance("test")), source, source[4:, 3:])
+    assert away["photometric_difference"] == {"before": None, "after": None}
+
+
+def test_info(run):
+    code, printed, _ = run("info")
+    assert code == 0
+    assert f"glunet {__version__}" in printed
+    assert "cpu" in printed
+    assert "CC BY 4.0" in printed
+
+
+@pytest.mark.parametrize("command", ["match", "eval", "info"])
+def test_help_has_an_example(run, command):
+    code, printed, _ = run(command, "--help")
+    assert code == 0
+    assert f"Example: glunet {command}" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("words", [["match", "a.png"], ["match", "--nothing"], ["nothing"], ["match", "a", "b"]])
+def test_wrong_usage(run, words):
+    code, printed, errors = run(*words)
+    assert code == 2
+    assert printed == ""
+    assert "Error: " in errors
+    assert "Traceback" not in errors
+
+
+def test_start_is_quick():
+    """Neither help nor `import glunet` loads what is heavy; seconds are asserted with room for a busy machine."""
+    code = "import sys, glunet, glunet.cli; print([m for m in ('torch', 'numpy', 'PIL', 'rich') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "glunet", "--help"], capture_output=True, text=True)
+    assert time.perf_counter() - began < 5
+    assert done.returncode == 0
+    assert "match" in done.stdout
+
+
+def test_lazy_names():
+    code = """if True:
+        import glunet
+        from glunet.weight_files import weights as inner
+        from glunet import GlunetError, Match, Matcher, load
+        assert glunet.weights is inner and callable(glunet.load)
+        assert set(glunet.__all__) <= set(dir(glunet))
+        try:
+            glunet.nothing
+        except AttributeError as error:
+            assert "nothing" in str(error)
+        else:
+            raise SystemExit("no AttributeError")
+    """
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
