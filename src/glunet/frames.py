@@ -1,6 +1,8 @@
-"""The two frames of a pair: from images to the network's inputs, and from its flow back to the target (SPEC 2, 6)."""
+"""The frames of a pair: from images to a network's inputs, and from its flow back to the target (SPEC 2, 5.3, 6)."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,24 +19,61 @@ def hnet_size(height: int, width: int) -> tuple[int, int]:
     return tuple(max(LNET_SIZE, side // 8 * 8) for side in (height, width))  # type: ignore[return-value]
 
 
+def local_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of LOCAL-Net's frame: the next multiples of 16, never below."""
+    return -(-height // 16) * 16, -(-width // 16) * 16
+
+
+def fixed_size(height: int, width: int) -> tuple[int, int]:
+    """(256, 256), whatever the target: GLOBAL-Net's frame and GLOCAL-Net's."""
+    return LNET_SIZE, LNET_SIZE
+
+
 def extra_levels(height: int, width: int) -> int:
-    """How many extra levels a target of this size gets between L-Net and H-Net; the larger side decides (SPEC 5.3)."""
+    """How many extra levels a target of this size puts between L-Net and H-Net; its larger side decides (SPEC 5.3)."""
     return max(0, round(math.log2(max(hnet_size(height, width)) / LNET_SIZE / 3)))
 
 
-def prepare(images: Tensor, size: tuple[int, int], uint8_truncation: bool = False) -> tuple[Tensor, Tensor]:
-    """The H-Net's and the L-Net's copy of images.
+@dataclass(frozen=True)
+class Framing:
+    """What a network sees of a pair.
+
+    Attributes:
+        size: from (height, width) of the target to that of the frame in whose pixels the network's answer is.
+        lnet: whether it sees a 256 x 256 copy as well, and knows extra levels between the two.
+    """
+
+    size: Callable[[int, int], tuple[int, int]]
+    lnet: bool
+
+
+FRAMINGS = {
+    "glunet": Framing(hnet_size, True),
+    "semantic-glunet": Framing(hnet_size, True),
+    "local-net": Framing(local_size, False),
+    "global-net": Framing(fixed_size, False),
+    "glocal-net": Framing(fixed_size, False),
+}
+
+
+def prepare(
+    images: Tensor, size: tuple[int, int], uint8_truncation: bool = False, lnet: bool = True
+) -> tuple[Tensor, ...]:
+    """The H-Net's and the L-Net's copy of images: what a network's `encode` takes.
 
     Args:
         images: B x 3 x H x W, RGB in 0..255, floating point.
         size: (height, width) of the H-Net frame.
         uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
+        lnet: whether the network has an L-Net.
 
     Returns:
-        (B x 3 x height x width, B x 3 x 256 x 256), normalised. The two are one tensor where both sizes are 256, which
-        lets the network encode it once.
+        (B x 3 x height x width, B x 3 x 256 x 256), normalised; the first alone without an L-Net. The two are one
+        tensor where both sizes are 256, which lets the network encode it once.
     """
     high = normalise(_resize(images, size, uint8_truncation))
+    if not lnet:
+        return (high,)
     if size == (LNET_SIZE, LNET_SIZE):
         return high, high
     return high, normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation))
@@ -46,11 +85,15 @@ def normalise(images: Tensor) -> Tensor:
     return (images / 255 - mean) / std
 
 
-def finish(flow1: Tensor, target_size: tuple[int, int]) -> Tensor:
-    """The H-Net's flow on the target's own grid and in its pixels (SPEC 6): B x 2 x height x width."""
+def finish(flow: Tensor, target_size: tuple[int, int], frame: tuple[int, int] | None = None) -> Tensor:
+    """The network's last flow on the target's own grid and in its pixels (SPEC 6): B x 2 x height x width.
+
+    Args:
+        frame: (height, width) of the frame in whose pixels `flow` is; by default the H-Net's.
+    """
     height, width = target_size
-    frame_height, frame_width = hnet_size(height, width)
-    return scale_flow(resize_bilinear(flow1, target_size), width / frame_width, height / frame_height)
+    frame_height, frame_width = frame or hnet_size(height, width)
+    return scale_flow(resize_bilinear(flow, target_size), width / frame_width, height / frame_height)
 
 
 def _resize(images: Tensor, size: tuple[int, int], uint8_truncation: bool) -> Tensor:

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from glunet._version import __version__
-from glunet.checkpoint import bare_state, is_official, official_config, our_key
+from glunet.checkpoint import bare_state, is_official, official_config, our_state
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
-from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.network.family import Config, Network, build, configure
+from glunet.network.glunet import GLUNet
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
@@ -47,6 +48,7 @@ def load(
     device: str | torch.device | None = None,
     uint8_truncation: bool = False,
     iterative_refinement: bool | None = None,
+    flipping: bool = False,
 ) -> "Matcher":
     """A matcher, ready to use; nothing is downloaded.
 
@@ -58,6 +60,7 @@ def load(
             checkpoint's keys cannot tell whether it was trained so.
         iterative_refinement: extra levels between L-Net and H-Net for large images; None takes what the weights were
             made for (on for official checkpoints).
+        flipping: try each pair with the target mirrored as well: for two objects of one kind (`glunet.flipping`).
 
     Raises:
         GlunetError: if there are no such weights, the file is none of ours or damaged, or the device is not there.
@@ -68,15 +71,16 @@ def load(
     if iterative_refinement is None:
         iterative_refinement = bool(metadata.get("iterative_refinement", True))
     return Matcher(
-        network.to(_device(device)).eval(),
+        network.to(pick_device(device)).eval(),
         name=metadata.get("name", path.stem),
         sha256=sha256(path),
         uint8_truncation=uint8_truncation,
         iterative_refinement=iterative_refinement,
+        flipping=flipping,
     )
 
 
-def read_weights(name: str | Path) -> tuple[GLUNet, dict[str, Any]]:
+def read_network(name: str | Path) -> tuple[Network, dict[str, Any]]:
     """The network that `name` (see `load`) holds, on the CPU, in float32, and its metadata.
 
     Raises:
@@ -85,12 +89,24 @@ def read_weights(name: str | Path) -> tuple[GLUNet, dict[str, Any]]:
     return _read(name)[:2]
 
 
-def _read(name: str | Path) -> tuple[GLUNet, dict[str, Any], Path]:
+def read_weights(name: str | Path) -> tuple[GLUNet, dict[str, Any]]:
+    """As `read_network`, for what works with GLU-Net's own levels (the semantic network has the same).
+
+    Raises:
+        GlunetError: as `load`, and if `name` holds another network of the family.
+    """
+    network, metadata = read_network(name)
+    if not isinstance(network, GLUNet):
+        raise GlunetError(f"Weights '{name}' are {network.config.network}'s, but GLU-Net's are expected here.")
+    return network, metadata
+
+
+def _read(name: str | Path) -> tuple[Network, dict[str, Any], Path]:
     path = _find(name)
     if _is_safetensors(path):
         state, metadata = _read_ours(path)
         try:
-            config = GLUNetConfig(**metadata["config"])
+            config = configure(metadata.get("network", "glunet"), **metadata["config"])
         except (KeyError, TypeError) as error:
             raise GlunetError(
                 f"{path} is a safetensors file without glunet's settings; expected weights of ours."
@@ -98,14 +114,14 @@ def _read(name: str | Path) -> tuple[GLUNet, dict[str, Any], Path]:
     else:
         state, metadata = _read_official(path)
         config = official_config(state)
-        state = {our_key(key): value for key, value in state.items()}
-    network = GLUNet(config)
+        state = our_state(state, config.network)
+    network = build(config)
     _load_whole(network, state, path)
     return network, metadata, path
 
 
 def save_weights(
-    path: Path, state: dict[str, Tensor], config: GLUNetConfig, metadata: dict[str, Any], half: bool = True
+    path: Path, state: dict[str, Tensor], config: Config, metadata: dict[str, Any], half: bool = True
 ) -> None:
     """Write weights of ours: safetensors, float16 (BatchNorm's statistics float32), settings in the metadata.
 
@@ -120,7 +136,9 @@ def save_weights(
             continue  # counters of batches, of no use after training
         keep = not half or key.endswith(("running_mean", "running_var"))
         tensors[key] = value.detach().cpu().to(torch.float32 if keep else torch.float16).contiguous()
-    header = {"format": FORMAT, "version": __version__, "config": asdict(config)} | metadata
+    settings = asdict(config)
+    network = settings.pop("network")
+    header = {"format": FORMAT, "version": __version__, "network": network, "config": settings} | metadata
     if not any(key.startswith("encoder.") for key in tensors):
         header["encoder"] = ENCODER
     with writing(path) as part:
@@ -130,7 +148,7 @@ def save_weights(
             raise GlunetError(f"{path} cannot be written ({error}); choose another place with room.") from error
 
 
-def network_state(network: GLUNet, encoder: bool = False) -> dict[str, Tensor]:
+def network_state(network: Network, encoder: bool = False) -> dict[str, Tensor]:
     """A network's tensors, without the encoder's unless asked for."""
     return {k: v for k, v in network.state_dict().items() if encoder or not k.startswith("encoder.")}
 
@@ -200,7 +218,7 @@ def _read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise GlunetError(
             f"{path} is neither a safetensors file nor a PyTorch checkpoint of plain tensors, or it is damaged; "
-            "expected weights of ours or an official GLU-Net checkpoint."
+            "expected weights of ours or an official checkpoint of the GLU-Net family."
         ) from error
     state = bare_state(content, str(path))
     if not is_official(state):
@@ -210,7 +228,7 @@ def _read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, {"iterative_refinement": True}
 
 
-def _load_whole(network: GLUNet, state: dict[str, Tensor], path: Path) -> None:
+def _load_whole(network: Network, state: dict[str, Tensor], path: Path) -> None:
     """Every tensor in its place, none left over; BatchNorm's counters may be absent."""
     own = network.state_dict()
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
@@ -225,7 +243,7 @@ def _load_whole(network: GLUNet, state: dict[str, Tensor], path: Path) -> None:
     network.load_state_dict({**own, **state})
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def pick_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda")

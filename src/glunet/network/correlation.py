@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from glunet.flow.geometry import warp
+from glunet.network.decoder import SLOPE
+
 
 def l2_normalise(features: Tensor) -> Tensor:
     """x / sqrt(sum over channels of x^2 + 1e-6), per position; B x C x H x W (SPEC 4.1)."""
@@ -84,3 +87,13 @@ def local_correlation(target: Tensor, source: Tensor, radius: int = 4) -> Tensor
     out = torch.stack(rows, dim=1).view(batch, height, tiles, diameter, tile, diameter)
     out = out.permute(0, 3, 5, 1, 2, 4).reshape(batch, diameter * diameter, height, tiles * tile)
     return out[..., :width] / channels
+
+
+def local_scores(target: Tensor, source: Tensor, flow: Tensor, scale: float, radius: int) -> Tensor:
+    """Local correlation with the source's features warped by the flow, as the flow decoders read it: float32.
+
+    `scale` brings the flow to pixels of the features' grid. No gradient flows through the sampling positions: each
+    level has a loss of its own, and with a frozen encoder nothing of this then needs a backward pass.
+    """
+    warped = warp(source, flow.detach() * scale)
+    return F.leaky_relu(local_correlation(target, warped, radius).float(), SLOPE)

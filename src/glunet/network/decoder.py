@@ -34,7 +34,7 @@ class Head(nn.Conv2d):
 
 
 class MappingDecoder(nn.Module):
-    """Level 4 as published: five blocks with ReLU, then the map; two zero channels follow the correlation (SPEC 4.5)."""
+    """Level 4 as published: five blocks with ReLU, a map. Two zero channels follow the correlation (SPEC 4.5)."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()

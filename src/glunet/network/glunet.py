@@ -6,8 +6,8 @@ eighth (level 2) and a quarter (level 1) of it. Where the two resolutions are fa
 (adaptive resolution, paper section 3.3).
 
 Every flow lives on the target's grid and points into the source. flow4 and flow3 are in pixels of the 256 frame, flow2,
-flow1 and the extra levels' in pixels of the H-Net frame, whatever their grids; only for warping is a flow brought to the
-units of its grid.
+flow1 and the extra levels' in pixels of the H-Net frame, whatever their grids; only for warping is a flow brought to
+the units of its grid.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glunet.flow.geometry import map_to_flow, resize_area, resize_bilinear, scale_flow, warp
-from glunet.network.correlation import global_correlation, l2_normalise, local_correlation, mutual_matching
+from glunet.flow.geometry import map_to_flow, resize_area, resize_bilinear, scale_flow
+from glunet.network.correlation import global_correlation, l2_normalise, local_scores, mutual_matching
 from glunet.network.decoder import (
-    SLOPE,
     DenseFlowDecoder,
     MappingDecoder,
     ResidualFlowDecoder,
@@ -42,7 +41,8 @@ class GLUNetConfig:
         mapping_decoder: the same choice for level 4.
         upsampling: how flow4 and flow2 reach the next grid: "transposed" convolutions, as published, or "bilinear".
         radius: of the local correlations.
-        mutual: mutual matching in the global correlation.
+        mutual: mutual matching in the global correlation; the semantic network has neighbourhood consensus instead.
+        network: its name (`glunet.network.family`).
     """
 
     decoder: Literal["dense", "residual"] = "dense"
@@ -50,6 +50,7 @@ class GLUNetConfig:
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     radius: int = 4
     mutual: bool = True
+    network: Literal["glunet", "semantic-glunet"] = "glunet"
 
 
 class Features(NamedTuple):
@@ -141,17 +142,12 @@ class GLUNet(nn.Module):
 
     def level4(self, target: Features, source: Features) -> Tensor:
         """Global correlation at 16 x 16, decoded to a correspondence map, as flow in 256-frame pixels (SPEC 5.1)."""
-        correlation = self.global_scores(target, source)
-        # -1..1 are the first and last pixel centre of the grid.
-        mapping = (self.decoder4(correlation) + 1) * ((GLOBAL_GRID - 1) / 2)
-        return map_to_flow(mapping.float()) * (LNET_SIZE / GLOBAL_GRID)
+        return global_flow(self.decoder4(self.global_scores(target, source)))
 
     def global_scores(self, target: Features, source: Features) -> Tensor:
         """The global correlation as decoder4 reads it, B x 256 x 16 x 16, float32."""
         with torch.autocast(target.level4.device.type, enabled=False):
-            correlation = global_correlation(
-                l2_normalise(target.level4.float()), l2_normalise(source.level4.float())
-            )
+            correlation = global_correlation(l2_normalise(target.level4.float()), l2_normalise(source.level4.float()))
             if self.config.mutual:
                 correlation = mutual_matching(correlation)
             return l2_normalise(F.relu(correlation))
@@ -201,13 +197,13 @@ class GLUNet(nn.Module):
         return residual + flow + self.refinement1(features)
 
     def local_scores(self, target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tensor:
-        """Local correlation with the source's features warped by the flow, as the flow decoders read it.
+        """The local correlation around a flow times `scale`, on the features' grid, as the flow decoders read it."""
+        return local_scores(target, source, flow, scale, self.config.radius)
 
-        `scale` brings the flow to pixels of the features' grid. No gradient flows through the sampling positions: each
-        level has a loss of its own, and with a frozen encoder nothing of this then needs a backward pass.
-        """
-        warped = warp(source, flow.detach() * scale)
-        return F.leaky_relu(local_correlation(target, warped, self.config.radius).float(), SLOPE)
+
+def global_flow(mapping: Tensor) -> Tensor:
+    """A map at 16 x 16, -1..1 the first and last pixel centre, as flow in 256-frame pixels (SPEC 5.1)."""
+    return map_to_flow(((mapping + 1) * ((GLOBAL_GRID - 1) / 2)).float()) * (LNET_SIZE / GLOBAL_GRID)
 
 
 def initialise(network: nn.Module) -> None:
@@ -230,7 +226,7 @@ def initialise(network: nn.Module) -> None:
             else:
                 nn.init.normal_(module.weight, std=(1 / (4 * module.in_channels)) ** 0.5)
         if name.endswith(("predict_flow", "conv7")):
-            nn.init.zeros_(module.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(module.weight)
 
 
 def _double(flow: Tensor) -> Tensor:
