@@ -91,12 +91,13 @@ def test_settings_matter():
 def test_extra_levels_for_large_targets(monkeypatch):
     asked = []
 
-    def forward(target: torch.Tensor, *images: torch.Tensor, extra_levels: int) -> Flows:
+    def decode(target: torch.Tensor, source: torch.Tensor, extra_levels: int) -> Flows:
         asked.append(extra_levels)
         still = torch.zeros(len(target), 2, target.shape[-2] // 4, target.shape[-1] // 4)
         return Flows(still, still, (), still, still)
 
-    monkeypatch.setattr(network(), "forward", forward)
+    monkeypatch.setattr(network(), "encode", lambda image, image_256: image)
+    monkeypatch.setattr(network(), "decode", decode)
     for size in (1080, 1100, 2200):
         match = matcher().match(np.zeros((40, 40), np.uint8), np.zeros((32, size), np.uint8))
         assert match.flow.shape == (32, size, 2)
@@ -119,7 +120,7 @@ def test_says_what_it_does_to_the_log_only(caplog, capsys):
     image = np.zeros((32, 32), np.uint8)
     with caplog.at_level(logging.DEBUG, "glunet"):
         matcher().match(image, image)
-    assert "H-Net frame (256, 256)" in caplog.text
+    assert "frame (256, 256)" in caplog.text
     assert capsys.readouterr() == ("", "")
 
 
@@ -167,7 +168,7 @@ def test_memory_runs_out_all_the_same(monkeypatch):
     def refuse(*args: object, **options: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(network(), "forward", refuse)
+    monkeypatch.setattr(network(), "encode", refuse)
     with pytest.raises(GlunetError, match="no more is available"):
         matcher().match(SOURCE, TARGET)
 
