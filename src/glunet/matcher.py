@@ -7,15 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glunet import flipping as mirror
 from glunet import frames
 from glunet.errors import GlunetError
 from glunet.flow.geometry import frame_flow_to_source
 from glunet.images import ImageLike, grey_levels, image_size, load_image
 from glunet.match import Match, Provenance
 from glunet.memory import available_bytes, human, needed_bytes
-from glunet.network.glunet import GLUNet
+from glunet.network.family import Network
+from glunet.network.glunet import LNET_SIZE
 
 logger = logging.getLogger(__name__)
+
+_LNET = (LNET_SIZE, LNET_SIZE)
 
 
 class Matcher:
@@ -26,25 +30,37 @@ class Matcher:
         provenance: what every match made here says of its origin.
         uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
         iterative_refinement: extra levels between L-Net and H-Net where the target is large (1088 px and more).
+        flipping: each pair is tried with the target mirrored as well (`glunet.flipping`): for two objects of one kind.
     """
 
     def __init__(
         self,
-        network: GLUNet,
+        network: Network,
         name: str,
         sha256: str = "",
         uint8_truncation: bool = False,
         iterative_refinement: bool = True,
         device: torch.device | str | None = None,
+        flipping: bool = False,
     ) -> None:
-        """`device` moves the network; None leaves it where it is."""
+        """`device` moves the network; None leaves it where it is.
+
+        Raises:
+            GlunetError: `flipping` with a network that has no global level.
+        """
+        if flipping and network.config.network == "local-net":
+            raise GlunetError("local-net has no global level to tell mirrored pairs by: match without flipping.")
         self.network = network.eval() if device is None else network.to(device).eval()
         self.uint8_truncation = uint8_truncation
-        self.iterative_refinement = iterative_refinement
+        self.framing = frames.FRAMINGS[network.config.network]
+        self.iterative_refinement = iterative_refinement and self.framing.lnet
+        self.flipping = flipping
         settings: dict[str, Any] = {
             "uint8_truncation": uint8_truncation,
-            "iterative_refinement": iterative_refinement,
+            "iterative_refinement": self.iterative_refinement,
         }
+        if flipping:
+            settings["flipping"] = True
         self.provenance = Provenance(name, sha256, settings)
 
     @property
@@ -99,20 +115,29 @@ class Matcher:
     def _flow(self, source: Tensor, target: Tensor) -> Tensor:
         """B x 3 x H x W in 0..255, on the device -> B x 2 x H x W."""
         source_size, target_size = image_size(source), image_size(target)
-        frame = frames.hnet_size(*target_size)
+        frame = self.framing.size(*target_size)
         extra = frames.extra_levels(*target_size) if self.iterative_refinement else 0
-        logger.debug("target %s, source %s, H-Net frame %s, %d extra levels", target_size, source_size, frame, extra)
+        logger.debug("target %s, source %s, frame %s, %d extra levels", target_size, source_size, frame, extra)
         try:
-            target_high, target_low = frames.prepare(target, frame, self.uint8_truncation)
-            source_high, source_low = frames.prepare(source, frame, self.uint8_truncation)
-            flows = self.network(target_high, source_high, target_low, source_low, extra_levels=extra)
-            return frame_flow_to_source(frames.finish(flows.flow1, target_size), source_size)
+            if self.flipping:
+                flipped = mirror.mirrored(
+                    self.network, self._prepare(target, _LNET)[0], self._prepare(source, _LNET)[0]
+                )
+                target = mirror.mirror_where(target, flipped)
+            network: Any = self.network  # each has features of its own kind
+            features = [network.encode(*self._prepare(images, frame)) for images in (target, source)]
+            last = network.decode(*features, extra)[-1]
+            flow = frame_flow_to_source(frames.finish(last, target_size, frame), source_size)
+            return mirror.unmirror_flow(flow, flipped) if self.flipping else flow
         except torch.OutOfMemoryError as error:
             raise _too_large(source_size, target_size, len(target), "no more", self.device) from error
         except RuntimeError as error:
             if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
                 raise
             raise _too_large(source_size, target_size, len(target), "no more", self.device) from error
+
+    def _prepare(self, images: Tensor, frame: tuple[int, int]) -> tuple[Tensor, ...]:
+        return frames.prepare(images, frame, self.uint8_truncation, self.framing.lnet)
 
     def _check_memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int = 1) -> None:
         available = available_bytes(self.device)
