@@ -20,7 +20,7 @@ from glunet.checkpoint import bare_state, is_official, official_config, our_stat
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.network.family import Config, Network, build, configure
-from glunet.network.glunet import GLUNet
+from glunet.network.glunet import GLUNet, GLUNetConfig
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
@@ -102,8 +102,8 @@ def read_weights(name: str | Path) -> tuple[GLUNet, dict[str, Any]]:
 
 
 def _read(name: str | Path) -> tuple[Network, dict[str, Any], Path]:
-    path = _find(name)
-    if _is_safetensors(path):
+    path = find(name)
+    if is_safetensors(path):
         state, metadata = _read_ours(path)
         try:
             config = configure(metadata.get("network", "glunet"), **metadata["config"])
@@ -112,9 +112,11 @@ def _read(name: str | Path) -> tuple[Network, dict[str, Any], Path]:
                 f"{path} is a safetensors file without glunet's settings; expected weights of ours."
             ) from error
     else:
-        state, metadata = _read_official(path)
+        state = read_official(path)
         config = official_config(state)
         state = our_state(state, config.network)
+        # Their scripts have it on, where the network knows extra levels.
+        metadata = {"iterative_refinement": isinstance(config, GLUNetConfig)}
     network = build(config)
     _load_whole(network, state, path)
     return network, metadata, path
@@ -172,7 +174,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _find(name: str | Path) -> Path:
+def find(name: str | Path) -> Path:
+    """The file that `name` (see `load`) means.
+
+    Raises:
+        GlunetError: if there is none.
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -184,8 +191,8 @@ def _find(name: str | Path) -> Path:
     raise GlunetError(f"Weights '{name}': it {what}; expected a .safetensors or .pth file, or one of: {names}.")
 
 
-def _is_safetensors(path: Path) -> bool:
-    """By the first bytes: an eight-byte length, then a JSON object."""
+def is_safetensors(path: Path) -> bool:
+    """Told by the first bytes: an eight-byte length, then a JSON object."""
     try:
         with path.open("rb") as file:
             return file.read(9)[8:] == b"{"
@@ -212,10 +219,15 @@ def _read_ours(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, metadata
 
 
-def _read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_official(path: Path) -> dict[str, Tensor]:
+    """An official checkpoint's tensors, by its own names.
+
+    Raises:
+        GlunetError: if it is none, or damaged.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError, LookupError, TypeError) as error:
         raise GlunetError(
             f"{path} is neither a safetensors file nor a PyTorch checkpoint of plain tensors, or it is damaged; "
             "expected weights of ours or an official checkpoint of the GLU-Net family."
@@ -225,7 +237,7 @@ def _read_official(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise GlunetError(
             f"{path} holds tensors such as '{next(iter(state))}', which no GLU-Net has; expected an official one."
         )
-    return state, {"iterative_refinement": True}
+    return state
 
 
 def _load_whole(network: Network, state: dict[str, Tensor], path: Path) -> None:

@@ -5,8 +5,8 @@ import sys
 
 import typer
 
+from glunet.cli import convert, info, match, train
 from glunet.cli import eval as eval_command
-from glunet.cli import info, match, train
 from glunet.errors import GlunetError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("match")(match.match)
 app.command("train")(train.train)
 app.command("eval")(eval_command.evaluate)
+app.command("convert")(convert.convert)
 app.command("info")(info.info)
 
 

@@ -1,16 +1,26 @@
 """glunet info: what is installed, the weights and what they reach, and where it can compute."""
 
 import platform
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 
-def info() -> None:
-    """Version, weights with their numbers and licence, and the devices of this machine.
+def info(
+    file: Annotated[
+        str | None, typer.Argument(help="Weights to describe: a name, a file of ours or an official one.")
+    ] = None,
+) -> None:
+    """Version, weights with their numbers and licence, and the devices of this machine; or what FILE holds.
 
     Example: glunet info
     """
+    if file is not None:
+        from glunet.conversion import describe
+
+        for key, value in describe(file).items():
+            _echo(key, f"{value:,}" if isinstance(value, int) else value, 0)
+        return
     import torch
 
     from glunet._version import __version__
