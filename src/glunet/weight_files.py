@@ -227,7 +227,9 @@ def read_official(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError, LookupError, TypeError) as error:
+    except (
+        RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile, pickle.UnpicklingError
+    ) as error:  # fmt: skip
         raise GlunetError(
             f"{path} is neither a safetensors file nor a PyTorch checkpoint of plain tensors, or it is damaged; "
             "expected weights of ours or an official checkpoint of the GLU-Net family."
@@ -256,6 +258,11 @@ def _load_whole(network: Network, state: dict[str, Tensor], path: Path) -> None:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the best there is for None: CUDA, MPS, else the CPU.
+
+    Raises:
+        GlunetError: if it cannot be used here.
+    """
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda")

@@ -18,6 +18,7 @@ from glunet.training.validation import SEED, fixed_pairs, predict, validate, val
 from glunet.training.views import make_views
 from glunet.weight_files import read_weights
 
+PAIRS = 64  # that the errors are measured on
 PICTURES = 3
 ROWS = (
     ("mean displacement", "motion"),
@@ -32,7 +33,7 @@ ROWS = (
 
 
 def write_report(
-    run: Path, held_back: Photographs, weights: Path, init: str | Path | None, device: torch.device, pairs: int = 64
+    run: Path, held_back: Photographs, weights: Path, init: str | Path | None, device: torch.device
 ) -> Path:
     """Write RUN/report.md and its pictures; returns the page's path.
 
@@ -48,13 +49,13 @@ def write_report(
     numbers = []
     for network in (before, after):
         if network is not None:
-            batches = fixed_pairs(network, held_back, pairs)
+            batches = fixed_pairs(network, held_back, PAIRS)
             numbers.append(validate(network, batches))
     heads = ["before", "after"] if before is not None else ["after"]
     lines = [
         "# What training brought",
         "",
-        f"glunet {__version__}; {pairs} pairs made of {len(held_back)} held-back photographs at 256 x 256; errors in",
+        f"glunet {__version__}; {PAIRS} pairs made of {len(held_back)} held-back photographs at 256 x 256; errors in",
         "pixels of 256, over what both views see.",
         "",
         f"| | {' | '.join(heads)} |",

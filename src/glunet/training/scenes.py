@@ -64,6 +64,7 @@ class Recipe:
         translation, rotation (radians), log_scale, anisotropy, corners: largest of each for a view at amount 1;
             two views differ by up to twice that.
         any_angle: share of scenes whose views are turned by any angle.
+        still: share of scenes of which all views are the same.
         bending: largest bending at amount 1, and
         parallax: largest parallax.
         objects: most objects in a scene, and
@@ -79,6 +80,7 @@ class Recipe:
     anisotropy: float = 0.15
     corners: float = 0.28
     any_angle: float = 0.1
+    still: float = 0.05
     bending: float = 0.3
     parallax: float = 0.25
     objects: int = 4
@@ -97,6 +99,8 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     )
     ranges = torch.tensor(recipe.amounts)[bins]
     amount = (ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * torch.rand(count, generator=generator))[:, None]
+    moves = (torch.rand((count, 1), generator=generator) >= recipe.still).float()
+    amount = amount * moves
 
     # Views: similarity with anisotropy, then a perspective that moves the frame's corners, then the zoom into the
     # plane.
@@ -105,7 +109,7 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     has = (torch.rand((b, 4, 1), generator=generator) < torch.tensor((0.8, 0.6, 0.6, 0.6)).view(4, 1)).float()
     angle = recipe.rotation * amount * uniform(b, v) * has[:, 1]
     turned = torch.rand((b, 1), generator=generator) < recipe.any_angle
-    angle = torch.where(turned, math.pi * uniform(b, v), angle)
+    angle = torch.where(turned, math.pi * uniform(b, v), angle) * moves
     scale = recipe.log_scale * amount * uniform(b, v) * has[:, 2]
     stretch = recipe.anisotropy * amount * uniform(b, v) * has[:, 3]
     shift = recipe.translation * amount[..., None] * uniform(b, v, 2) * has[:, :1]
@@ -126,18 +130,18 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     field = _limit_slope(field, aspect)
 
     # Objects: each with a size, a place on the plane and a motion of its own in every view.
-    size = uniform(b, k, 1, low=math.log(0.15), high=math.log(0.55))
+    size = uniform(b, k, 1, low=math.log(0.2), high=math.log(0.75))
     place = uniform(b, k, 1, 2) * zoom.exp().view(b, 1, 1, 1) * 1.1
     place[..., 0] *= aspect
     # In a scene of the calmest kind most objects hardly move either: motion of under a few pixels is to be learned too.
     least = torch.where(bins[:, None] == 0, 0.04, 0.3) * uniform(b, k, low=0.0)
-    own = torch.maximum(amount * torch.rand((b, k), generator=generator), least)[..., None]
+    own = (torch.maximum(amount * torch.rand((b, k), generator=generator), least) * moves)[..., None]
     motion = recipe.object_motion * own[..., None] * uniform(b, k, v, 2)
     turn = 0.5 * own * uniform(b, k, v)
     grow = 0.3 * own * uniform(b, k, v)
     objects = torch.linalg.inv(_similarity(turn, size + grow, 0.2 * own * uniform(b, k, v), place + motion))
     outlines = _outlines(b * k, generator).view(b, k, MASK, MASK)
-    absent = torch.rand((b, k), generator=generator) < 0.4
+    absent = torch.rand((b, k), generator=generator) < 0.35
     outlines[absent] = -1.0
     return Scenes(plane, field, objects, outlines, torch.full((b,), aspect))
 
@@ -329,7 +333,7 @@ def _limit_slope(field: Tensor, aspect: float) -> Tensor:
 
 
 def _outlines(count: int, generator: torch.Generator) -> Tensor:
-    """Random shapes over [-1, 1]^2, count x MASK x MASK, positive inside: blobs and polygons."""
+    """Random shapes over [-1, 1]^2, count x MASK x MASK, positive inside: blobs, polygons, and ragged patches."""
     line = torch.linspace(-1, 1, MASK)
     y, x = torch.meshgrid(line, line, indexing="ij")
     angle, radius = torch.atan2(y, x), (x * x + y * y).sqrt()
@@ -344,6 +348,8 @@ def _outlines(count: int, generator: torch.Generator) -> Tensor:
     distance = torch.rand((count, sides), generator=generator) * 0.6 + 0.25
     planes = direction.cos()[..., None, None] * x + direction.sin()[..., None, None] * y
     polygon = (distance[..., None, None] - planes).amin(1)
-    kind = torch.rand((count, 1, 1), generator=generator) < 0.5
-    shape = torch.where(kind, blob, polygon)
+    values = torch.rand((count, 1, 14, 14), generator=generator) * 2 - 1
+    ragged = blob + 0.3 * F.interpolate(values, size=(MASK, MASK), mode="bicubic", align_corners=True)[:, 0]
+    kind = torch.randint(3, (count, 1, 1), generator=generator)
+    shape = torch.where(kind == 0, blob, torch.where(kind == 1, polygon, ragged))
     return torch.minimum(shape, 0.95 - torch.maximum(x.abs(), y.abs()))  # nothing at the rim

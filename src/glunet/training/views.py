@@ -70,7 +70,10 @@ def make_views(
         dim=1,
     )
     if photometric:
-        images = augment(images.flatten(0, 1), generator, photometric).view_as(images)
+        augmented = augment(images.flatten(0, 1), generator, photometric).view_as(images)
+        # Views that do not move at all are one picture: the answer for it should be that nothing moved.
+        still = (scenes.plane == scenes.plane[:, :1]).flatten(1).all(1).view(-1, 1, 1, 1, 1)
+        images = torch.where(still, augmented[:, :1], augmented)
     return Views(scenes, images * 255)
 
 
