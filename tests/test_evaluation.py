@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import layouts
 from glunet import GlunetError
-from glunet.evaluation import expected, tables
+from glunet.evaluation import encoding, expected, tables
 from glunet.evaluation.baselines import Dis, Farneback, Identity, SiftHomography
 from glunet.evaluation.cache import Cache, content_key
 from glunet.evaluation.datasets import (
@@ -32,7 +32,6 @@ from glunet.evaluation.run_all import evaluate_all
 from glunet.evaluation.scoring import at_points
 from glunet.evaluation.worst import write_worst
 from glunet.flow.geometry import frame_flow_to_source
-from glunet.match import Provenance
 from glunet.matcher import Matcher
 from glunet.network.glunet import GLUNet, GLUNetConfig
 
@@ -362,41 +361,67 @@ def test_raft_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         Raft()
 
 
-class FakeMatcher:
-    """Says of every pixel that it moved by the mean grey level of its source."""
-
-    provenance = Provenance("fake", "0123456789abcdef", {"uint8_truncation": False})
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[int, ...]] = []
-
-    def flow(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        self.calls.append(tuple(source.shape))
-        assert source.dtype == torch.uint8
-        return source.float().mean((1, 2, 3)).view(-1, 1, 1, 1).expand(-1, 2, *target.shape[-2:])
+@pytest.fixture(scope="module")
+def matcher() -> Matcher:
+    """Random weights: what is tested here holds for all of them."""
+    torch.manual_seed(0)
+    return Matcher(GLUNet(GLUNetConfig(decoder="residual")), "random", "0123456789abcdef")
 
 
-def test_the_network_sees_pairs_of_one_size_together() -> None:
-    matcher = FakeMatcher()
-    glunet = Glunet(matcher, batch=2)  # type: ignore[arg-type]
-    results = evaluate(dataset(MANY), glunet)
-    assert matcher.calls == [(2, 3, 20, 30), (2, 3, 20, 30), (1, 3, 20, 30)]
-    for n, score in enumerate(results.scores):
-        grey = sum(map(ord, f"p{n}")) % 255
-        assert score.figure("aepe") == pytest.approx(np.hypot(grey - n, grey), rel=1e-5)
+def test_the_network_answers_as_a_user_is_answered(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
+    """Also for a source of another size, and the second time, when the images are known already."""
+    encoder = matcher.network.encoder
+    glunet = Glunet(matcher)
+    photos = [photo[:64, :96], photo[100:180, 100:172]]
+    for _ in range(2):
+        for source, target in (photos, photos[::-1]):
+            (flow,) = glunet.match_many([(source, target)])
+            np.testing.assert_allclose(flow, matcher.match(source, target).flow, atol=1e-3)
+    assert matcher.network.encoder is encoder
     assert "0123456789abcdef" in glunet.identity
     assert code_version() in glunet.identity
     assert tables.weights_hash(glunet.identity) == "0123456789ab"
 
 
-def test_the_network_answers_in_the_source_s_pixels(photo: NDArray[np.uint8]) -> None:
-    """Whatever the weights: what evaluation gets is what a user gets, sizes of source and target apart."""
-    torch.manual_seed(0)
-    matcher = Matcher(GLUNet(GLUNetConfig()), "random")
-    source, target = photo[:64, :96], photo[100:180, 100:172]
-    (flow,) = Glunet(matcher).match_many([(source, target)])
-    np.testing.assert_allclose(flow, matcher.match(source, target).flow, atol=1e-4)
+def test_an_image_is_encoded_once(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
+    glunet = Glunet(matcher)
+    calls: list[int] = []
+    hook = matcher.network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    photos = [photo[64 * n : 64 * n + 64, :96] for n in range(3)]
+    for source in photos:
+        for target in photos:
+            glunet.match_many([(source, target)])
+    hook.remove()
+    # Three images of one size, each at 256 x 256 and in its frame, which here is the same picture again.
+    assert len(calls) <= 6
+
+
+def test_the_encoder_s_memory_is_bounded(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "ROOM", 3_000_000)
+    encoder = encoding.RememberingEncoder(matcher.network.encoder)
+    with torch.inference_mode():
+        for n in range(5):
+            encoder(torch.full((1, 3, 64, 64), float(n)), levels=(2, 3))
+            assert encoder.bytes == sum(v.nbytes for f in encoder.known.values() for v in f.values()) <= 3_000_000
+
+
+def test_bfloat16_is_close_and_another_prediction(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
+    exact, quick = Glunet(matcher), Glunet(matcher, bfloat16=True)
+    assert exact.identity != quick.identity
+    batch = [(photo[:64, :96], photo[20:84, 10:106])]
+    (one,), (other,) = exact.match_many(batch), quick.match_many(batch)
+    assert 0 < np.abs(one - other).max() < 0.2 * np.abs(one).max()
+    assert next(matcher.network.encoder.parameters()).dtype == torch.float32
+
+
+def test_the_network_sees_pairs_of_one_size_together(matcher: Matcher) -> None:
+    glunet = Glunet(matcher, batch=2)
+    seen: list[int] = []
+    hook = glunet.matcher.network.decoder4.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    results = evaluate(dataset([pair(f"p{n}", [n], size=(40, 50)) for n in range(5)]), glunet)
+    hook.remove()
+    assert seen == [2, 2, 1]
+    assert len(results.scores) == 5
 
 
 # Tables, pictures, figures that must not drift

@@ -33,6 +33,7 @@ def evaluate(
         "glunet-eval"
     ),
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Encode in bfloat16: quicker looks at checkpoints.")] = False,
     worst: Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")] = 0,
     cached: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")] = True,
     check: Annotated[
@@ -65,7 +66,7 @@ def evaluate(
     elif root is None:
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
     cache = _cache(out) if cached else None
-    chosen = [methods.method(name, weights, device) for name in dict.fromkeys(method or methods.DEFAULT)]
+    chosen = [methods.method(name, weights, device, bf16) for name in dict.fromkeys(method or methods.DEFAULT)]
     by_benchmark, failed, datasets = _measure(dataset, root, chosen, limit, cache)
 
     printed = [tables.of_all(by_benchmark, failed)] if dataset == "all" else []
@@ -130,8 +131,7 @@ def _measure(
             return evaluate_all(root or Path(), methods, limit, cache, watch)
         opened = benchmark(name).open(root)
         results = [
-            evaluate(opened, m, limit, cache, lambda *state, m=m: watch(opened.benchmark, m, *state))
-            for m in methods
+            evaluate(opened, m, limit, cache, lambda *state, m=m: watch(opened.benchmark, m, *state)) for m in methods
         ]
         return [results], [], {name: opened}
 

@@ -18,12 +18,13 @@ NAMES = ("glunet", "identity", "sift", "dis", "farneback", "raft")
 DEFAULT = ("glunet", "dis", "sift", "identity")
 
 
-def method(name: str, weights: str | Path = "glunet", device: str | None = None) -> Method:
+def method(name: str, weights: str | Path = "glunet", device: str | None = None, bfloat16: bool = False) -> Method:
     """A method by its name on the command line.
 
     Args:
         name: one of `NAMES`.
         weights, device: for "glunet", as `glunet.load` takes them; the device also for "raft".
+        bfloat16: for "glunet", see there.
 
     Raises:
         GlunetError: no such name, or what it needs is not on this machine.
@@ -31,7 +32,7 @@ def method(name: str, weights: str | Path = "glunet", device: str | None = None)
     if name == "glunet":
         import glunet
 
-        return Glunet(glunet.load(weights, device=device))
+        return Glunet(glunet.load(weights, device=device), bfloat16=bfloat16)
     if name == "raft":
         return Raft(device)
     baselines = {"identity": Identity, "sift": SiftHomography, "dis": Dis, "farneback": Farneback}
@@ -44,27 +45,39 @@ class Glunet:
     """The network, through a matcher; pairs of one size go through it together on a GPU.
 
     Weights that were never saved have no hash: their predictions must not be kept, so use no cache then.
+
+    Args:
+        matcher: is left as it is.
+        batch: pairs at once; by default 8 on a GPU. On a CPU it is one: one pair fills the cores, more the memory.
+        bfloat16: the encoder in bfloat16 on a CPU, everything under autocast elsewhere: for quick looks at checkpoints.
     """
 
     name = "glunet"
 
-    def __init__(self, matcher: "Matcher", batch: int | None = None) -> None:
+    def __init__(self, matcher: "Matcher", batch: int | None = None, bfloat16: bool = False) -> None:
+        made_by, device = matcher.provenance, matcher.device.type
+        self.bfloat16 = bfloat16
+        self.batch = batch or (1 if device == "cpu" else 8)
+        if device == "cpu":
+            from glunet.evaluation.encoding import remembering
+
+            matcher = remembering(matcher, bfloat16)
         self.matcher = matcher
-        made_by = matcher.provenance
+        precision = "bfloat16" if bfloat16 else "float32"
         self.identity = "-".join(
-            ("glunet", made_by.sha256 or "unsaved", code_version(), matcher.device.type, str(made_by.settings))
+            ("glunet", made_by.sha256 or "unsaved", code_version(), device, precision, str(made_by.settings))
         )
-        # On a CPU one pair fills the cores, and more only fill the memory.
-        self.batch = batch or (1 if matcher.device.type == "cpu" else 8)
 
     def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
         import torch
 
         source, target = (
-            torch.from_numpy(np.stack([pair[i] for pair in pairs])).permute(0, 3, 1, 2).to(self.matcher.device)
+            torch.from_numpy(np.stack([pair[i].transpose(2, 0, 1) for pair in pairs])).to(self.matcher.device)
             for i in (0, 1)
         )
-        flows = self.matcher.flow(source, target)
+        device = self.matcher.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16 and device != "cpu"):
+            flows = self.matcher.flow(source, target)
         return list(flows.float().permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
 
