@@ -33,6 +33,9 @@ def evaluate(
         "glunet-eval"
     ),
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
+    flipping: Annotated[
+        bool, typer.Option("--flipping", help="Try each target mirrored as well: for semantic sets such as tss.")
+    ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Encode in bfloat16: quicker looks at checkpoints.")] = False,
     worst: Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")] = 0,
     cached: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")] = True,
@@ -66,7 +69,8 @@ def evaluate(
     elif root is None:
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
     cache = _cache(out) if cached else None
-    chosen = [methods.method(name, weights, device, bf16) for name in dict.fromkeys(method or methods.DEFAULT)]
+    names = dict.fromkeys(method or methods.DEFAULT)
+    chosen = [methods.method(name, weights, device, bf16, flipping) for name in names]
     by_benchmark, failed, datasets = _measure(dataset, root, chosen, limit, cache)
 
     printed = [tables.of_all(by_benchmark, failed)] if dataset == "all" else []

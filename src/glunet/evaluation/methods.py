@@ -1,5 +1,6 @@
 """Methods by name, and the two that are networks: glunet itself and torchvision's RAFT."""
 
+import copy
 import hashlib
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,17 @@ import numpy as np
 
 from glunet._version import __version__
 from glunet.errors import GlunetError
-from glunet.evaluation.baselines import Dis, Farneback, Flow, Identity, Image, Method, SiftHomography, frame_to_source
+from glunet.evaluation.baselines import (
+    Dis,
+    Farneback,
+    Flow,
+    Identity,
+    Image,
+    Method,
+    OneByOne,
+    SiftHomography,
+    frame_to_source,
+)
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
@@ -18,21 +29,28 @@ NAMES = ("glunet", "identity", "sift", "dis", "farneback", "raft")
 DEFAULT = ("glunet", "dis", "sift", "identity")
 
 
-def method(name: str, weights: str | Path = "glunet", device: str | None = None, bfloat16: bool = False) -> Method:
+def method(
+    name: str,
+    weights: str | Path = "glunet",
+    device: str | None = None,
+    bfloat16: bool = False,
+    flipping: bool = False,
+) -> Method:
     """A method by its name on the command line.
 
     Args:
         name: one of `NAMES`.
         weights, device: for "glunet", as `glunet.load` takes them; the device also for "raft".
         bfloat16: for "glunet", see there.
+        flipping: for "glunet", try the mirrored target as well (`glunet.load`).
 
     Raises:
         GlunetError: no such name, or what it needs is not on this machine.
     """
     if name == "glunet":
-        import glunet
+        from glunet import weight_files
 
-        return Glunet(glunet.load(weights, device=device), bfloat16=bfloat16)
+        return Glunet(weight_files.load(weights, device=device, flipping=flipping), bfloat16=bfloat16)
     if name == "raft":
         return Raft(device)
     baselines = {"identity": Identity, "sift": SiftHomography, "dis": Dis, "farneback": Farneback}
@@ -80,12 +98,20 @@ class Glunet:
             flows = self.matcher.flow(source, target)
         return list(flows.float().permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
+    def with_flipping(self) -> Method:
+        if self.matcher.network.config.network == "local-net":  # has no global level to tell mirrored pairs by
+            return self
+        twin = copy.copy(self)
+        twin.matcher = copy.copy(self.matcher)
+        twin.matcher.flipping = True
+        twin.identity = f"{self.identity}-flipping"
+        return twin
 
-class Raft:
+
+class Raft(OneByOne):
     """torchvision's RAFT (large), when it and its weights are on this machine: nothing is downloaded."""
 
     name = "RAFT"
-    batch = 1
 
     def __init__(self, device: str | None = None) -> None:
         try:
@@ -103,9 +129,6 @@ class Raft:
         self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.network.to(self.device).eval()
         self.identity = f"raft-1-{path.stem}-{self.device.type}"
-
-    def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
-        return [self.match(source, target) for source, target in pairs]
 
     def match(self, source: Image, target: Image) -> Flow:
         import torch
