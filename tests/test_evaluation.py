@@ -414,6 +414,16 @@ def test_bfloat16_is_close_and_another_prediction(matcher: Matcher, photo: NDArr
     assert next(matcher.network.encoder.parameters()).dtype == torch.float32
 
 
+def test_sets_of_objects_of_one_kind_are_tried_mirrored(matcher: Matcher) -> None:
+    images = pair("p", [1], size=(40, 50))
+    plain, flipping = dataset([images]), dataset([images], flipping=True)
+    glunet = Glunet(matcher)
+    assert evaluate(flipping, glunet).identity == f"{evaluate(plain, glunet).identity}-flipping"
+    assert not glunet.matcher.flipping
+    assert benchmark("tss").flipping
+    assert evaluate(flipping, Identity()).identity == Identity.identity
+
+
 def test_the_network_sees_pairs_of_one_size_together(matcher: Matcher) -> None:
     glunet = Glunet(matcher, batch=2)
     seen: list[int] = []

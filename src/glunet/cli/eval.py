@@ -34,8 +34,11 @@ def evaluate(
     ),
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
     flipping: Annotated[
-        bool, typer.Option("--flipping", help="Try each target mirrored as well: for semantic sets such as tss.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--flipping/--no-flipping", help="Try each target mirrored as well; by default on tss only, as published."
+        ),
+    ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Encode in bfloat16: quicker looks at checkpoints.")] = False,
     worst: Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")] = 0,
     cached: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")] = True,
@@ -65,7 +68,7 @@ def evaluate(
     if dataset is None:
         raise GlunetError("no evaluation set named: give one (glunet eval --list shows them) or 'all'.")
     if dataset != "all":
-        benchmark(dataset)  # a wrong name is said before the network is loaded
+        benchmark(dataset).open(root)  # what is wrong with it is said before the network is loaded
     elif root is None:
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
     cache = _cache(out) if cached else None
@@ -116,7 +119,8 @@ def _measure(
         TimeRemainingColumn(),
         TextColumn("{task.fields[running]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks: dict[tuple[str, str], Any] = {}
 
         def watch(b: Any, m: Any, done: int, total: int, scores: Any) -> None:

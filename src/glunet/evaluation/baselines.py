@@ -27,8 +27,14 @@ class Method(Protocol):
         """Flows of (source, target) pairs that all have one size of source and one size of target."""
         ...
 
+    def with_flipping(self) -> "Method":
+        """The method that also tries the mirrored target, for two objects of one kind; itself if it knows no such."""
+        ...
 
-class _OneByOne:
+
+class OneByOne:
+    """What methods share that match a pair at a time."""
+
     name = ""
     identity = ""
     batch = 1
@@ -39,8 +45,11 @@ class _OneByOne:
     def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
         return [self.match(source, target) for source, target in pairs]
 
+    def with_flipping(self) -> Method:
+        return self
 
-class Identity(_OneByOne):
+
+class Identity(OneByOne):
     """No motion: for a source of another size the map of a plain resize."""
 
     name = "no motion"
@@ -51,7 +60,7 @@ class Identity(_OneByOne):
         return frame_to_source(zero, source.shape[:2])
 
 
-class SiftHomography(_OneByOne):
+class SiftHomography(OneByOne):
     """SIFT, ratio test, one homography by MAGSAC; no motion where there are fewer than eight matches.
 
     The homography is applied as everybody applies it, also beyond its horizon, so that on hopeless pairs single pixels
@@ -98,7 +107,7 @@ class SiftHomography(_OneByOne):
         return None if matrix is None else np.asarray(matrix, np.float64)
 
 
-class Dis(_OneByOne):
+class Dis(OneByOne):
     """OpenCV's DIS optical flow, preset medium, on grey images of the target's size."""
 
     name = "DIS"
@@ -114,7 +123,7 @@ class Dis(_OneByOne):
         return frame_to_source(np.asarray(algorithm.calc(grey_t, grey_s, None), np.float32), source.shape[:2])
 
 
-class Farneback(_OneByOne):
+class Farneback(OneByOne):
     """OpenCV's Farneback optical flow with five levels, on grey images of the target's size."""
 
     name = "Farneback"

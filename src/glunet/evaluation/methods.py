@@ -34,7 +34,7 @@ def method(
     weights: str | Path = "glunet",
     device: str | None = None,
     bfloat16: bool = False,
-    flipping: bool = False,
+    flipping: bool | None = None,
 ) -> Method:
     """A method by its name on the command line.
 
@@ -42,7 +42,7 @@ def method(
         name: one of `NAMES`.
         weights, device: for "glunet", as `glunet.load` takes them; the device also for "raft".
         bfloat16: for "glunet", see there.
-        flipping: for "glunet", try the mirrored target as well (`glunet.load`).
+        flipping: for "glunet", try the mirrored target as well (`glunet.load`); None where the protocol does.
 
     Raises:
         GlunetError: no such name, or what it needs is not on this machine.
@@ -50,7 +50,8 @@ def method(
     if name == "glunet":
         from glunet import weight_files
 
-        return Glunet(weight_files.load(weights, device=device, flipping=flipping), bfloat16=bfloat16)
+        matcher = weight_files.load(weights, device=device, flipping=bool(flipping))
+        return Glunet(matcher, bfloat16=bfloat16, may_flip=flipping is None)
     if name == "raft":
         return Raft(device)
     baselines = {"identity": Identity, "sift": SiftHomography, "dis": Dis, "farneback": Farneback}
@@ -68,13 +69,18 @@ class Glunet:
         matcher: is left as it is.
         batch: pairs at once; by default 8 on a GPU. On a CPU it is one: one pair fills the cores, more the memory.
         bfloat16: the encoder in bfloat16 on a CPU, everything under autocast elsewhere: for quick looks at checkpoints.
+        may_flip: try mirrored targets where a benchmark's protocol does.
     """
 
     name = "glunet"
 
-    def __init__(self, matcher: "Matcher", batch: int | None = None, bfloat16: bool = False) -> None:
+    def __init__(
+        self, matcher: "Matcher", batch: int | None = None, bfloat16: bool = False, may_flip: bool = True
+    ) -> None:
         made_by, device = matcher.provenance, matcher.device.type
         self.bfloat16 = bfloat16
+        # A network without a global level cannot tell mirrored pairs.
+        self.may_flip = may_flip and matcher.network.config.network != "local-net"
         self.batch = batch or (1 if device == "cpu" else 8)
         if device == "cpu":
             from glunet.evaluation.encoding import remembering
@@ -99,7 +105,7 @@ class Glunet:
         return list(flows.float().permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
     def with_flipping(self) -> Method:
-        if self.matcher.network.config.network == "local-net":  # has no global level to tell mirrored pairs by
+        if not self.may_flip or self.matcher.flipping:
             return self
         twin = copy.copy(self)
         twin.matcher = copy.copy(self.matcher)

@@ -36,6 +36,8 @@ def evaluate(
         GlunetError: not one pair could be measured, or the method's answer is of another size or not finite.
     """
     pairs = dataset.limited(limit)
+    if dataset.benchmark.flipping:
+        method = method.with_flipping()
     scores: list[Score] = []
     skipped: list[Skip] = []
     predict = _Predictor(method, cache)

@@ -117,10 +117,10 @@ def of_all(by_benchmark: Sequence[Sequence[Results]], missing: Sequence[str] = (
         notes += [note for note in _notes(results) if note not in notes]
     if any(row[-1] for row in rows):
         notes.append("GLU-Net published: on the whole sets, by the GLU-Net repository and Truong et al., CVPR 2020.")
-    identities = {r.identity for results in by_benchmark for r in results if r.method == "glunet"}
+    hashes = {weights_hash(r.identity) for results in by_benchmark for r in results if r.method == "glunet"}
     title = "All sets"
-    if len(identities) == 1:
-        title += f", one network: weights {weights_hash(identities.pop())}"
+    if len(hashes) == 1:
+        title += f", one network: weights {hashes.pop()}"
     return Table(title, ("set", *methods, "GLU-Net published"), tuple(rows), (*notes, *missing))
 
 

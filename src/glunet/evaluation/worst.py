@@ -30,6 +30,8 @@ def write_worst(
 
     A flow that is not in the cache is made again.
     """
+    if dataset.benchmark.flipping:
+        method = method.with_flipping()
     pairs = {pair.name: pair for pair in dataset.pairs}
     metric = results.benchmark.metrics[0]
     written = []

@@ -89,6 +89,7 @@ class Benchmark:
         origin, licence: where to get it and on what terms.
         protocol: one or two sentences, the direction, the resizing and the mask.
         alphas: the fractions for PCK at alpha.
+        flipping: the protocol lets a method try the mirrored target as well.
         summary: what a table of all sets shows, by default the headline.
     """
 
@@ -109,6 +110,7 @@ class Benchmark:
     alphas: tuple[float, ...] = ()
     published: tuple[Published, ...] = ()
     summary: tuple[str, ...] = ()
+    flipping: bool = False
     needs_root: bool = True
 
     def open(self, root: str | Path | None = None) -> "Dataset":

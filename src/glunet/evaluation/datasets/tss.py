@@ -49,6 +49,7 @@ TSS = Benchmark(
     metrics=("pck_0.05", "pck_0.1"),
     alphas=(0.05, 0.1),
     over="groups",
+    flipping=True,
     unit="pairs",
     full=400,
     folders=FOLDERS,
@@ -56,7 +57,8 @@ TSS = Benchmark(
     origin="https://taniai.space/projects/cvpr16_dccs/ (TSS_CVPR2016.zip)",
     licence="for research; the authors ask to be cited (Taniai et al., CVPR 2016)",
     protocol="Both directions; images padded by zeros at the bottom and right to one size; foreground of the target;"
-    " PCK at alpha times the longer side of the source, per image, mean per subset, mean of the subsets.",
+    " PCK at alpha times the longer side of the source, per image, mean per subset, mean of the subsets; networks"
+    " with a global level try the mirrored target as well.",
     published=(
         Published(
             "GLU-Net",
