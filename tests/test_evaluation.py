@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 import layouts
 from glunet import GlunetError
-from glunet.evaluation import encoding, expected, tables
-from glunet.evaluation.baselines import Dis, Farneback, Identity, SiftHomography
+from glunet.evaluation import expected, tables
+from glunet.evaluation.baselines import Dis, Identity
 from glunet.evaluation.cache import Cache, content_key
 from glunet.evaluation.datasets import (
-    Benchmark,
-    Dataset,
     FlowTruth,
     HomographyTruth,
     Pair,
@@ -25,49 +23,13 @@ from glunet.evaluation.datasets import (
 )
 from glunet.evaluation.datasets.base import Published
 from glunet.evaluation.homography import homography_of_flow
-from glunet.evaluation.methods import Glunet, Raft, code_version, method
 from glunet.evaluation.results import Results
 from glunet.evaluation.run import evaluate
 from glunet.evaluation.run_all import evaluate_all
 from glunet.evaluation.scoring import at_points
 from glunet.evaluation.worst import write_worst
 from glunet.flow.geometry import frame_flow_to_source
-from glunet.matcher import Matcher
-from glunet.network.glunet import GLUNet, GLUNetConfig
-
-GREY = np.full((20, 30, 3), 90, np.uint8)
-
-
-def pair(name: str, errors: list[float], group: str = "", subgroup: str = "", size: tuple[int, int] = (20, 30)) -> Pair:
-    """A pair on which no motion is wrong by the given errors, at one pixel each."""
-
-    def load() -> Sample:
-        flow = np.zeros((*size, 2), np.float32)
-        valid = np.zeros(size, bool)
-        for x, error in enumerate(errors):
-            flow[0, x], valid[0, x] = (error, 0), True
-        # Another grey in each pair, because what is alike is predicted once.
-        image = np.full((*size, 3), sum(map(ord, name)) % 255, np.uint8)
-        return Sample(image, image, FlowTruth(flow, valid), {"": 100})
-
-    return Pair(name, load, group, subgroup, name)
-
-
-def dataset(pairs: list[Pair], over: str = "pairs", **changes: object) -> Dataset:
-    settings = {
-        "name": "made-up",
-        "title": "Made up",
-        "task": "geometric",
-        "metrics": ("aepe", "pck1", "fl", "pck_0.05"),
-        "alphas": (0.05,),
-        "origin": "nowhere",
-        "licence": "none",
-        "layout": "nothing",
-        "protocol": "None.",
-        "over": over,
-    }
-    return Dataset(Benchmark(pairs=lambda root: pairs, **(settings | changes)), tuple(pairs))  # type: ignore[arg-type]
-
+from made_up import GREY, dataset, pair
 
 # Errors 0 and 8 (mean 4, half outliers) in one pair, 1, 1, 1 and 5 (mean 2) in another, 6 in a third.
 PAIRS = [pair("a", [0, 8], "g", "s"), pair("b", [1, 1, 1, 5], "g", "t"), pair("c", [6], "h", "s")]
@@ -307,131 +269,6 @@ def test_homography_sets_are_scored_by_corners() -> None:
     assert results.figure("auc3") == 0
     assert results.figure("auc10") == pytest.approx(0.75, abs=1e-3)
     assert json.dumps(results.to_json())
-
-
-# What one would use instead
-
-
-@pytest.fixture(scope="module")
-def photo() -> NDArray[np.uint8]:
-    return pytest.importorskip("skimage.data").astronaut()
-
-
-@pytest.mark.parametrize("baseline", [Dis, Farneback, SiftHomography])
-def test_baselines_find_a_small_shift(baseline: type, photo: NDArray[np.uint8]) -> None:
-    """Target (x, y) is source (x + 4, y - 3)."""
-    source, target = photo[100:340, 100:400], photo[97:337, 104:404]
-    flow = baseline().match(source, target)
-    assert flow.shape == (240, 300, 2)
-    assert flow.dtype == np.float32
-    np.testing.assert_allclose(np.median(flow[40:-40, 40:-40], axis=(0, 1)), [4, -3], atol=0.3)
-
-
-@pytest.mark.parametrize("baseline", [Identity, Dis, Farneback, SiftHomography])
-def test_baselines_with_a_source_of_another_size(baseline: type, photo: NDArray[np.uint8]) -> None:
-    """A source of half the size: x_source = (x + 0.5) / 2 - 0.5."""
-    import cv2
-
-    target = photo[100:340, 100:400]
-    source = cv2.resize(target, (150, 120), interpolation=cv2.INTER_AREA)
-    flow = baseline().match(source, target)
-    y, x = np.mgrid[:240, :300]
-    expected_flow = np.stack(((x + 0.5) / 2 - 0.5 - x, (y + 0.5) / 2 - 0.5 - y), axis=-1)
-    assert np.median(np.abs(flow - expected_flow)) < 0.3
-
-
-def test_sift_without_texture_is_no_motion() -> None:
-    assert (SiftHomography().match(GREY, GREY) == 0).all()
-
-
-def test_methods_by_name() -> None:
-    assert [method(name).name for name in ("identity", "sift", "dis", "farneback")] == [
-        "no motion",
-        "SIFT + MAGSAC",
-        "DIS",
-        "Farneback",
-    ]
-    with pytest.raises(GlunetError, match="no method 'raff'; there are glunet"):
-        method("raff")
-
-
-def test_raft_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(GlunetError, match=r"RAFT needs torchvision|RAFT's weights are not on this machine"):
-        Raft()
-
-
-@pytest.fixture(scope="module")
-def matcher() -> Matcher:
-    """Random weights: what is tested here holds for all of them."""
-    torch.manual_seed(0)
-    return Matcher(GLUNet(GLUNetConfig(decoder="residual")), "random", "0123456789abcdef")
-
-
-def test_the_network_answers_as_a_user_is_answered(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
-    """Also for a source of another size, and the second time, when the images are known already."""
-    encoder = matcher.network.encoder
-    glunet = Glunet(matcher)
-    photos = [photo[:64, :96], photo[100:180, 100:172]]
-    for _ in range(2):
-        for source, target in (photos, photos[::-1]):
-            (flow,) = glunet.match_many([(source, target)])
-            np.testing.assert_allclose(flow, matcher.match(source, target).flow, atol=1e-3)
-    assert matcher.network.encoder is encoder
-    assert "0123456789abcdef" in glunet.identity
-    assert code_version() in glunet.identity
-    assert tables.weights_hash(glunet.identity) == "0123456789ab"
-
-
-def test_an_image_is_encoded_once(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
-    glunet = Glunet(matcher)
-    calls: list[int] = []
-    hook = matcher.network.encoder.register_forward_hook(lambda *_: calls.append(1))
-    photos = [photo[64 * n : 64 * n + 64, :96] for n in range(3)]
-    for source in photos:
-        for target in photos:
-            glunet.match_many([(source, target)])
-    hook.remove()
-    # Three images of one size, each at 256 x 256 and in its frame, which here is the same picture again.
-    assert len(calls) <= 6
-
-
-def test_the_encoder_s_memory_is_bounded(matcher: Matcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "ROOM", 3_000_000)
-    encoder = encoding.RememberingEncoder(matcher.network.encoder)
-    with torch.inference_mode():
-        for n in range(5):
-            encoder(torch.full((1, 3, 64, 64), float(n)), levels=(2, 3))
-            assert encoder.bytes == sum(v.nbytes for f in encoder.known.values() for v in f.values()) <= 3_000_000
-
-
-def test_bfloat16_is_close_and_another_prediction(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
-    exact, quick = Glunet(matcher), Glunet(matcher, bfloat16=True)
-    assert exact.identity != quick.identity
-    batch = [(photo[:64, :96], photo[20:84, 10:106])]
-    (one,), (other,) = exact.match_many(batch), quick.match_many(batch)
-    assert 0 < np.abs(one - other).max() < 0.2 * np.abs(one).max()
-    assert next(matcher.network.encoder.parameters()).dtype == torch.float32
-
-
-def test_sets_of_objects_of_one_kind_are_tried_mirrored(matcher: Matcher) -> None:
-    images = pair("p", [1], size=(40, 50))
-    plain, flipping = dataset([images]), dataset([images], flipping=True)
-    glunet = Glunet(matcher)
-    assert evaluate(flipping, glunet).identity == f"{evaluate(plain, glunet).identity}-flipping"
-    assert not glunet.matcher.flipping
-    assert benchmark("tss").flipping
-    assert evaluate(flipping, Identity()).identity == Identity.identity
-
-
-def test_the_network_sees_pairs_of_one_size_together(matcher: Matcher) -> None:
-    glunet = Glunet(matcher, batch=2)
-    seen: list[int] = []
-    hook = glunet.matcher.network.decoder4.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    results = evaluate(dataset([pair(f"p{n}", [n], size=(40, 50)) for n in range(5)]), glunet)
-    hook.remove()
-    assert seen == [2, 2, 1]
-    assert len(results.scores) == 5
 
 
 # Tables, pictures, figures that must not drift
