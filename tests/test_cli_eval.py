@@ -1,5 +1,6 @@
 """glunet eval: what it writes, what it says, and how it ends."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -138,3 +139,23 @@ def test_a_set_that_is_there_but_broken_is_told_at_the_end(run, sets):
     assert "Middlebury flow was not measured" in errors
     assert "TSS, PCK@0.05 %" in printed
     assert "Middlebury flow was not measured" in Path("glunet-eval/results.md").read_text()
+
+
+def test_the_worked_example_of_one_s_own_pairs(run, tmp_path):
+    pytest.importorskip("skimage")
+    path = Path(__file__).parents[1] / "docs" / "examples" / "pairs" / "make.py"
+    spec = importlib.util.spec_from_file_location("make", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.make(tmp_path / "mine")
+    code, printed, _ = run("pairs", tmp_path / "mine", "--method", "dis", "--method", "sift")
+    assert code == 0
+    for group in ("planar", "stereo", "cut"):
+        assert group in printed
+    dis, sift = json.loads(Path("glunet-eval/results.json").read_text())["results"]
+    # One homography is right for the plane; the same pair of truths as the built-in set; nothing moves in the third.
+    assert sift["figures"]["planar"]["aepe"] < 0.5
+    assert dis["figures"]["stereo"]["aepe"] == pytest.approx(2.63, abs=0.1)
+    assert sift["figures"]["cut"]["aepe"] < 0.5
