@@ -1,6 +1,8 @@
 """What one would use instead, and the network itself, under one signature."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,6 +67,33 @@ def test_raft_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(GlunetError, match=r"RAFT needs torchvision|RAFT's weights are not on this machine"):
         Raft()
+
+
+def test_raft_sees_the_target_first_in_multiples_of_eight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With a stand-in for torchvision's: what it is shown, and how its answer becomes a flow in the source's pixels."""
+    shown: list[torch.Tensor] = []
+
+    class StandIn(torch.nn.Module):
+        def forward(self, first: torch.Tensor, second: torch.Tensor) -> list[torch.Tensor]:
+            shown.extend((first, second))
+            return [torch.full((1, 2, *first.shape[-2:]), 9.0), torch.full((1, 2, *first.shape[-2:]), 3.0)]
+
+    weights = SimpleNamespace(C_T_SKHT_V2=SimpleNamespace(url="https://example.org/raft.pth"))
+    module = SimpleNamespace(Raft_Large_Weights=weights, raft_large=StandIn)
+    for name in ("torchvision", "torchvision.models", "torchvision.models.optical_flow"):
+        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(GlunetError, match=r"RAFT's weights are not on this machine; expected .*raft\.pth"):
+        Raft("cpu")
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({}, tmp_path / "checkpoints" / "raft.pth")
+    source, target = np.full((40, 60, 3), 255, np.uint8), np.zeros((132, 180, 3), np.uint8)
+    flow = Raft("cpu").match(source, target)
+    assert [tuple(image.shape) for image in shown] == [(1, 3, 136, 184)] * 2
+    assert [float(image.mean()) for image in shown] == [-1, 1]
+    # x_source = (x + 3 + 0.5) * 60 / 180 - 0.5
+    np.testing.assert_allclose(flow[:, 30, 0], 33.5 / 3 - 0.5 - 30, atol=1e-4)
+    np.testing.assert_allclose(flow[20, :, 1], 23.5 * 40 / 132 - 0.5 - 20, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_a_pair_that_cannot_be_read_is_counted() -> None:
 
     results = evaluate(dataset([*PAIRS, Pair("x", load, unit="x")]), Identity())
     assert [(skip.name, skip.reason) for skip in results.skipped] == [("x", "/data/x.png: missing.")]
-    assert results.part == "3 of 4 pairs, 3 of 4 pairs, 1 skipped: not comparable with published figures"
+    assert results.part == "3 of 4 pairs, 1 skipped: not comparable with published figures"
     with pytest.raises(GlunetError, match=r"none of 1 pairs could be measured; the first: /data/x\.png: missing"):
         evaluate(dataset([Pair("x", load)]), Identity())
 

@@ -63,7 +63,8 @@ def method(
 class Glunet:
     """The network, through a matcher; pairs of one size go through it together on a GPU.
 
-    Weights that were never saved have no hash: their predictions must not be kept, so use no cache then.
+    Weights that were never saved have no hash: their predictions must not be kept, so use no cache then. Encodings are
+    remembered: make a new one when the weights have changed.
 
     Args:
         matcher: is left as it is.

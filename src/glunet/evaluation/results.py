@@ -94,7 +94,7 @@ class Results:
         if whole and not self.limited and not self.skipped:
             return None
         parts = [f"{units} of {full if full is not None else self.units_found} {unit}"]
-        if self.limited or self.skipped:
+        if (self.limited or self.skipped) and self.units_found != self.pairs_found:
             parts.append(f"{len(self.scores)} of {self.pairs_found} pairs")
         if self.skipped:
             parts.append(f"{len(self.skipped)} skipped")

@@ -153,5 +153,10 @@ HPATCHES_HOMOGRAPHY = Benchmark(
             "Sun et al., CVPR 2021, arXiv 2104.00680, table 1 (RANSAC of OpenCV, 1000 matches)",
             {("all", "auc3"): 0.659, ("all", "auc5"): 0.756, ("all", "auc10"): 0.846},
         ),
+        Published(
+            "DKM",
+            "Edstedt et al., CVPR 2023, arXiv 2202.00667 (RANSAC of OpenCV)",
+            {("all", "auc3"): 0.713, ("all", "auc5"): 0.806, ("all", "auc10"): 0.885},
+        ),
     ),
 )
