@@ -1,6 +1,8 @@
 """glunet train as a person meets it: photographs in, weights, report and preview out; mistakes in one sentence."""
 
 import dataclasses
+import json
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import layouts
 from glunet import weight_files
 from glunet.cli import app
 from glunet.errors import GlunetError
@@ -41,7 +44,9 @@ def test_trains_reports_and_goes_on(photos: Path, tmp_path: Path, monkeypatch: p
         monkeypatch.setitem(recipes.RECIPES, name, dataclasses.replace(quick, stages=stages))
     monkeypatch.setattr(report, "PAIRS", 4)
     run = tmp_path / "run"
+    layouts.hpatches_240(tmp_path / "hpatches")
     command = ["train", str(photos), "--out", str(run), "--steps", "2", "--device", "cpu"]
+    command += ["--validate-on", f"hpatches-240={tmp_path / 'hpatches'}"]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "1 images left out" in done.output
@@ -54,7 +59,7 @@ def test_trains_reports_and_goes_on(photos: Path, tmp_path: Path, monkeypatch: p
     for number in (1, 2, 3):
         with Image.open(run / f"pair{number}.png") as picture:
             assert picture.size == (5 * 256, 256)
-    assert (run / "log.jsonl").read_text().count("\n") >= 1
+    check_validation(run, done.output)
     # The same command again has nothing left to do, and starting from the result compares before and after.
     again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert again.exit_code == 0
@@ -62,6 +67,31 @@ def test_trains_reports_and_goes_on(photos: Path, tmp_path: Path, monkeypatch: p
     done = CliRunner().invoke(app, [*tuned, str(run / "weights.safetensors")], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "| | before | after |" in (tmp_path / "tuned" / "report.md").read_text()
+
+
+def check_validation(run: Path, output: str) -> None:
+    """The real set's figures stand beside the synthetic ones, pictures in TensorBoard's file."""
+    assert "also validated on hpatches-240, 5 of 5 pairs" in output
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 2
+    assert last["motion"] > 0
+    assert last["hpatches-240 aepe"] > 0
+    assert 0 <= last["hpatches-240 pck5"] <= 1
+    assert f"hpatches-240 AEPE {last['hpatches-240 aepe']:.2f}" in output
+    saved = read_weights(run / "weights.safetensors")[1]["validation"]
+    assert saved["hpatches-240 aepe"] == pytest.approx(last["hpatches-240 aepe"], abs=1e-4)
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert "validation/hpatches-240_aepe" in board.Tags()["scalars"]
+    for number in (1, 2, 3):
+        (picture,) = board.Images(f"validation/pair{number}")
+        assert (picture.step, picture.width, picture.height) == (2, 5 * 256, 256)
+        with Image.open(run / f"pair{number}.png") as page, Image.open(BytesIO(picture.encoded_image_string)) as shown:
+            # The page's weights are float16 by then, its target, source and truth the same.
+            assert np.array_equal(np.asarray(page)[:, :512], np.asarray(shown)[:, :512])
+            assert np.array_equal(np.asarray(page)[:, -256:], np.asarray(shown)[:, -256:])
 
 
 def test_preview_is_a_picture(photos: Path, tmp_path: Path) -> None:
@@ -81,6 +111,10 @@ def test_preview_is_a_picture(photos: Path, tmp_path: Path) -> None:
         ([], "--out is missing"),
         (["--preview", "sheet.jpg"], "is no .png"),
         (["--out", "run", "--init", "nothing"], "no file and no name of weights"),
+        (["--out", "run", "--validate-on", "hpatches-240"], "expected NAME=ROOT"),
+        (["--out", "run", "--validate-on", "kitty=photos"], "no evaluation set 'kitty' to validate on"),
+        (["--out", "run", "--validate-on", "hpatches-240=nowhere"], "nowhere: no such folder"),
+        (["--out", "run", "--validate-on", "pf-willow=willow"], "pf-willow has no dense truth"),
         (["--out", "run", "--device", "abacus"], "cannot be used here"),
     ],
 )
@@ -88,10 +122,11 @@ def test_mistakes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    layouts.pf_willow(tmp_path / "willow")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(GlunetError, match=sentence):
         CliRunner().invoke(app, ["train", str(photos), *arguments], catch_exceptions=False)
-    left = [p for p in sorted(tmp_path.rglob("*")) if p not in before and p.is_file() and p.name != "log.jsonl"]
+    left = [p for p in sorted(tmp_path.rglob("*")) if p not in before and p.is_file()]
     assert not left
 
 

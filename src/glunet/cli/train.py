@@ -11,7 +11,10 @@ from glunet.errors import GlunetError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from glunet.network.glunet import GLUNet
     from glunet.training.photographs import Photographs
+    from glunet.training.pool import Batch
+    from glunet.training.real import RealSet
     from glunet.training.recipes import Settings
 
 FEWEST = 8  # photographs below which there is nothing to hold back
@@ -36,6 +39,13 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")] = None,
     validation: Annotated[
         list[Path] | None, typer.Option(help="Photographs to validate on; by default one in twenty is held back.")
+    ] = None,
+    validate_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SET=ROOT",
+            help="A real set to validate on as well, with dense truth (glunet eval --list), e.g. hpatches-240=ROOT.",
+        ),
     ] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
     encoder_lr: Annotated[
@@ -85,7 +95,12 @@ def train(
         raise GlunetError(
             "--out is missing; name the folder of the run (or --preview sheet.png to look at pairs first)."
         )
-    _run(console, photographs, held_back, out, settings, device, init)
+    from glunet.training.real import open_real
+
+    real = [open_real(one) for one in validate_on or ()]
+    for one in real:
+        console.print(f"also validated on {one}", highlight=False)
+    _run(console, photographs, held_back, out, settings, device, init, real)
 
 
 def _photographs(
@@ -130,15 +145,18 @@ def _run(
     settings: "Settings",
     device: str | None,
     init: str | None,
+    real: "list[RealSet]",
 ) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from glunet.training.loop import train as run_training
     from glunet.training.record import Record
-    from glunet.training.report import write_report
-    from glunet.weight_files import pick_device
+    from glunet.training.report import draw_pairs, fixed_images, write_report
+    from glunet.weight_files import find, pick_device
 
     chosen = pick_device(device)
+    if init is not None:
+        find(init)  # a mistake is said before there is a folder of a run
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, Record(out) as record:
         task = progress.add_task("encoding the first scenes", total=1.0)
@@ -147,14 +165,21 @@ def _run(
             record(line)
             finest = next((f"{line[k]:.2f}" for k in ("aepe1", "aepe3", "aepe4") if k in line), None)
             if finest is not None:
-                progress.console.print(
-                    f"step {line['step']}: AEPE {finest} px of 256 on held-back pairs (motion {line['motion']:.1f})"
-                )
+                text = f"step {line['step']}: AEPE {finest} px of 256 on held-back pairs (motion {line['motion']:.1f})"
+                for one in real:
+                    key = f"{one.dataset.benchmark.name} {one.dataset.benchmark.metrics[0]}"
+                    text += f"; {key.replace('aepe', 'AEPE')} {line[key]:.2f}"
+                progress.console.print(text, soft_wrap=True)
             else:
                 what = f"{line['stage']} · step {line['step']} · error {line['error']:.2f} px"
                 progress.update(task, completed=line["progress"], description=what)
 
-        numbers = run_training(photographs, held_back, out, settings, chosen, init, report)
+        images = fixed_images(held_back, chosen)
+
+        def show(step: int, network: "GLUNet", pairs: "Batch") -> None:
+            record.pictures(step, draw_pairs(network, pairs, images))
+
+        numbers = run_training(photographs, held_back, out, settings, chosen, init, report, real, show)
     weights = out / "weights.safetensors"
     if not numbers:
         return

@@ -12,7 +12,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from glunet.network.glunet import GLUNet
 from glunet.training.loss import level_error, loss, truths
 from glunet.training.photographs import Photographs
 from glunet.training.pool import Batch, Pool
+from glunet.training.real import RealSet
 from glunet.training.recipes import Settings, Stage
 from glunet.training.validation import fixed_pairs, predict, validate
 from glunet.weight_files import encoder_state, network_state, read_weights, save_weights
@@ -33,6 +34,7 @@ from glunet.weight_files import encoder_state, network_state, read_weights, save
 log = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
+Show = Callable[[int, GLUNet, Batch], None]
 
 
 def train(
@@ -43,6 +45,8 @@ def train(
     device: torch.device | str = "cpu",
     init: str | Path | None = None,
     report: Report = lambda line: None,
+    real: Sequence[RealSet] = (),
+    show: Show | None = None,
 ) -> dict[str, float]:
     """Train until the bound of `settings`, or go on where `run` stopped.
 
@@ -51,9 +55,11 @@ def train(
         run: a folder for `state.pt`, from which a killed run goes on, and `weights.safetensors`, the averaged weights.
         init: weights to start from (a warm restart: the optimiser starts afresh); None starts from VGG-16 alone.
         report: called with a dictionary of numbers every 20 steps, and after each validation.
+        real: sets to validate on as well.
+        show: called at each checkpoint with the step, the averaged network and the first batch of synthetic pairs.
 
     Returns:
-        the last validation's numbers (`validation.validate`).
+        the last validation's numbers (`validation.validate`, `real.RealSet`).
 
     Raises:
         GlunetError: if the settings bound a run by neither or both of minutes and steps, or the folder holds the state
@@ -87,6 +93,8 @@ def train(
         if not settings.freeze_norms:
             estimate_statistics(averaged, network, pools, stage, step, settings)
         numbers = validate(averaged, fixed, stage.levels)
+        for one in real:
+            numbers |= one(averaged, settings.bf16)
         metadata = {
             "training": {"steps": step, "hours": round(minutes() / 60, 3), "stage": stage.name, "seed": settings.seed,
                          "init": str(init or "vgg16"), "recipe": asdict(settings.recipe)},
@@ -103,6 +111,8 @@ def train(
         write_state(run / "state.pt", state)
         line = {"step": step, "minutes": minutes(), "progress": progress(), "stage": stage.name, **numbers}
         report(line)
+        if show is not None:
+            show(step, averaged, fixed[0])
         return numbers
 
     run.mkdir(parents=True, exist_ok=True)

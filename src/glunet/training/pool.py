@@ -44,6 +44,16 @@ class Batch:
         """The features of target and source, from the pool or from the network's own encoder."""
         return _features(self.target, network), _features(self.source, network)
 
+    def first(self, count: int) -> "Batch":
+        """The first pairs alone."""
+        target, source = (_first(held, count) for held in (self.target, self.source))
+        views = self.target_view[:count], self.source_view[:count]
+        return Batch(target, source, self.scenes[:count], *views, self.frame)
+
+
+def _first(held: Features | Images, count: int) -> Features | Images:
+    return type(held)(*(level[:count] for level in held))
+
 
 def _features(held: Features | Images, network: GLUNet) -> Features:
     if isinstance(held, Features):

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 
 class Record:
     """Writes each report to RUN/log.jsonl and, with tensorboard installed, to RUN/tensorboard."""
@@ -26,6 +28,12 @@ class Record:
             for name, value in line.items():
                 if isinstance(value, float):
                     self._board.add_scalar(f"{group}/{name.replace(' ', '_')}", value, line["step"])
+
+    def pictures(self, step: int, pictures: list[np.ndarray]) -> None:
+        """Pictures (H x W x 3, uint8) of validation pairs, to TensorBoard."""
+        if self._board is not None:
+            for number, picture in enumerate(pictures, start=1):
+                self._board.add_image(f"validation/pair{number}", picture, step, dataformats="HWC")
 
     def __enter__(self) -> Self:
         return self

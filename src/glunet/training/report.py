@@ -13,7 +13,7 @@ from glunet.flow.picture import flow_to_rgb
 from glunet.network.glunet import GLUNet
 from glunet.training.loss import truths
 from glunet.training.photographs import Photographs
-from glunet.training.pool import SCENES, SQUARE
+from glunet.training.pool import SCENES, SQUARE, Batch
 from glunet.training.validation import SEED, fixed_pairs, predict, validate, validation_recipe
 from glunet.training.views import make_views
 from glunet.weight_files import read_weights
@@ -65,7 +65,8 @@ def write_report(
         values = [f"{100 * n[key]:.1f} %" if key.startswith("pck") else f"{n[key]:.2f}" for n in numbers]
         lines.append(f"| {title} | {' | '.join(values)} |")
     lines += ["", "Target, source, source warped by the network's flow onto the target, its flow, the true flow:", ""]
-    for number, picture in enumerate(_pictures(after, held_back, device), start=1):
+    pairs = fixed_pairs(after, held_back, PICTURES)[0]
+    for number, picture in enumerate(draw_pairs(after, pairs, fixed_images(held_back, device)), start=1):
         name = f"pair{number}.png"
         with writing(run / name) as part:
             Image.fromarray(picture).save(part, "PNG")
@@ -76,18 +77,30 @@ def write_report(
     return run / "report.md"
 
 
+def fixed_images(photographs: Photographs, device: torch.device) -> torch.Tensor:
+    """What the first PICTURES of the fixed pairs look like: PICTURES x 2 x 3 x 256 x 256, target and source, 0..255."""
+    return make_views(photographs, SCENES, 2, SQUARE, (SEED, 0), validation_recipe(), device).images[:PICTURES]
+
+
 @torch.no_grad()
-def _pictures(network: GLUNet, photographs: Photographs, device: torch.device) -> list[np.ndarray]:
-    """The first of the fixed pairs, side by side."""
-    batch = fixed_pairs(network, photographs, PICTURES)[0]
-    images = make_views(photographs, SCENES, 2, SQUARE, (SEED, 0), validation_recipe(), device).images[:PICTURES]
-    flow = predict(network, *batch.features(network)).flow1
+def draw_pairs(network: GLUNet, pairs: Batch, images: torch.Tensor) -> list[np.ndarray]:
+    """The first of the fixed pairs: target, source, source warped by the flow, flow, true flow, side by side.
+
+    Args:
+        pairs: the first batch of `validation.fixed_pairs`; `images`: of the same photographs (`fixed_images`).
+
+    Returns:
+        PICTURES of 256 x 1280 x 3, uint8.
+    """
+    pairs = pairs.first(PICTURES)
+    network.eval()
+    flow = predict(network, *pairs.features(network)).flow1
     assert flow is not None
     flow = resize_bilinear(flow.float(), SQUARE)
-    true = truths(batch.scenes, batch.target_view, batch.source_view, SQUARE, [SQUARE] * 3)[-1].flow
+    true = truths(pairs.scenes, pairs.target_view, pairs.source_view, SQUARE, [SQUARE] * 3)[-1].flow
     warped = warp(images[:, 1], flow)
     pictures = []
-    for number in range(PICTURES):
+    for number in range(len(flow)):
         largest = float(true[number].norm(dim=0).quantile(0.99))
         row = [_picture(image[number]) for image in (images[:, 0], images[:, 1], warped)]
         row += [flow_to_rgb(f[number].permute(1, 2, 0).cpu().numpy(), max=largest) for f in (flow, true)]
