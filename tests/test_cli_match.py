@@ -45,7 +45,7 @@ def test_match_writes_everything_and_says_so(run, pair, tmp_path, suffix):
     out = tmp_path / "new" / "out"
     code, printed, errors = run("match", *pair, "--out", out, "--flow-format", suffix, "--uint8-truncation")
     assert (code, errors) == (0, "")
-    expected = {f"flow.{suffix}", "warped.png", "flow-picture.png", "sheet.png", "numbers.json"}
+    expected = {f"flow.{suffix}", "warped.png", "flow-picture.png", "confidence.png", "sheet.png", "numbers.json"}
     assert {path.name for path in out.iterdir()} == expected | ({"flow.flo.json"} if suffix == "flo" else set())
     assert sorted(printed.split()) == sorted(str(path) for path in out.iterdir())
 
@@ -73,8 +73,26 @@ def test_match_again_into_the_same_folder(run, pair, tmp_path):
     (out / "mine.txt").write_text("stays")
     for _ in range(2):
         assert run("match", *pair, "--out", out)[0] == 0
-    assert len(list(out.iterdir())) == 7
+    assert len(list(out.iterdir())) == 8
     assert (out / "mine.txt").read_text() == "stays"
+
+
+def test_points_are_looked_up(run, pair, tmp_path):
+    points = tmp_path / "points.csv"
+    points.write_text("x,y\n10,20\n59.5,39\n")
+    out = tmp_path / "out"
+    assert run("match", *pair, "--out", out, "--points", points)[0] == 0
+    lines = (out / "matches.csv").read_text().splitlines()
+    assert lines[0] == "x_target,y_target,x_source,y_source,confidence"
+    assert [line.split(",")[:2] for line in lines[1:]] == [["10", "20"], ["59.5", "39"]]
+    assert (out / "confidence.png").exists()
+    points.write_text("10,20\n60,5\n")
+    code, _, errors = run("match", *pair, "--out", tmp_path / "none", "--points", points)
+    assert code == 2
+    assert "(60, 5) is outside the target" in errors
+    assert not (tmp_path / "none").exists()
+    assert run("match", *pair, "--out", out, "--points", tmp_path / "no.csv")[0] == 2
+    assert run("match", *pair, "--out", out, "--no-confidence", "--target-mask", pair[0])[0] == 2  # of another size
 
 
 def test_measure_on_a_known_shift():

@@ -38,19 +38,26 @@ def test_map_and_in_view():
 def test_at_is_exact_for_an_affine_flow(x, y):
     """Bilinear sampling reproduces what is linear in x and y, up to the border's centres."""
     rows, columns = np.mgrid[:40, :50]
-    match = a_match(np.stack((1 + 0.25 * columns - 0.5 * rows, 2 * rows - 7), -1))
+    match = a_match(np.stack((31 + 0.25 * columns - 0.5 * rows, 2 * rows + 7), -1), (200, 200))
     near_x, near_y = np.clip(x, 0, 49), np.clip(y, 0, 39)
-    expected = (x + 1 + 0.25 * near_x - 0.5 * near_y, y + 2 * near_y - 7)
-    np.testing.assert_allclose(match.at(np.array([[x, y]])), [expected], atol=1e-3)
+    expected = (x + 31 + 0.25 * near_x - 0.5 * near_y, y + 2 * near_y + 7)
+    found, confidence = match.at(np.array([[x, y]]))
+    np.testing.assert_allclose(found, [expected], atol=1e-3)
+    assert confidence == pytest.approx(1)
 
 
 def test_at_agrees_with_the_map_at_pixels():
     match = a_match(np.random.default_rng(0).normal(0, 9, (40, 50, 2)))
     y, x = np.mgrid[:40, :50]
-    found = match.at(np.stack((x.ravel(), y.ravel()), -1))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.reshape(40, 50, 2), match.map, atol=1e-3)
-    assert match.at(np.zeros((0, 2))).shape == (0, 2)
+    found, confidence = match.at(np.stack((x.ravel(), y.ravel()), -1))
+    assert found.dtype == confidence.dtype == np.float32
+    np.testing.assert_allclose(confidence.reshape(40, 50), match.in_view, atol=1e-3)
+    seen = match.in_view
+    np.testing.assert_allclose(found.reshape(40, 50, 2)[seen], match.map[seen], atol=1e-3)
+    assert np.isnan(found[confidence == 0]).all()
+    nothing = match.at(np.zeros((0, 2)))
+    assert nothing[0].shape == (0, 2)
+    assert nothing[1].shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,10 @@ def test_extra_levels_for_large_targets(monkeypatch):
     monkeypatch.setattr(network(), "encode", lambda image, image_256: image)
     monkeypatch.setattr(network(), "decode", decode)
     for size in (1080, 1100, 2200):
-        match = matcher().match(np.zeros((40, 40), np.uint8), np.zeros((32, size), np.uint8))
+        match = matcher().match(np.zeros((40, 40), np.uint8), np.zeros((32, size), np.uint8), confidence=False)
         assert match.flow.shape == (32, size, 2)
-    matcher(iterative_refinement=False).match(np.zeros((40, 40), np.uint8), np.zeros((32, 1100), np.uint8))
+    images = np.zeros((40, 40), np.uint8), np.zeros((32, 1100), np.uint8)
+    matcher(iterative_refinement=False).match(*images, confidence=False)
     assert asked == [0, 1, 2, 0]
     np.testing.assert_allclose(match.map[5, 7], (7.5 * 40 / 2200 - 0.5, 5.5 * 40 / 32 - 0.5), atol=1e-4)  # no motion
 
@@ -150,7 +151,7 @@ def test_flow_refuses(source, target, expected):
 def test_too_large_is_refused_before_anything_is_decoded(tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     Image.new("1", (14000, 12000)).save(path)
-    monkeypatch.setattr(matcher_module, "load_image", None)  # must not be reached
+    monkeypatch.setattr(matcher_module, "open_image", None)  # must not be reached
     monkeypatch.setattr(matcher_module, "available_bytes", lambda device: 3_000_000_000)
     expected = r"^A target of 14000 x 12000 and a source of 256 x 256 .* 3\.0 GB is available on cpu: make the images"
     with pytest.raises(GlunetError, match=expected):

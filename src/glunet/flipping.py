@@ -49,3 +49,10 @@ def unmirror_flow(flow: Tensor, which: Tensor) -> Tensor:
     The source was not mirrored: where a pixel leads stays, and only the pixel's own place changes.
     """
     return torch.where(which[:, None, None, None], map_to_flow(flow_to_map(flow).flip(-1)), flow)
+
+
+def unmirror_backward(flow: Tensor, which: Tensor, width: int) -> Tensor:
+    """From a flow into mirrored images of this width, where `which` says so, to that into the images as they came."""
+    mapping = flow_to_map(flow)
+    back = map_to_flow(torch.stack((width - 1 - mapping[:, 0], mapping[:, 1]), dim=1))
+    return torch.where(which[:, None, None, None], back, flow)

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from glunet import confidence as trust
 from glunet._version import __version__
+from glunet.confidence import Calibration, Kind, Verdict, flow_tensor
 from glunet.errors import GlunetError
 from glunet.flow import geometry
 from glunet.flow.files import write_flow
 from glunet.images import load_image
+from glunet.points import Correspondences, check_points, spread
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,19 @@ class Match:
         flow: (H_target, W_target, 2) float32, pixels: target (x, y) is source (x, y) + flow[y, x].
         source_size: (height, width) of the source.
         provenance: which weights and settings made it.
+        backward: (H_source, W_source, 2) float32, the flow from the source into the target; None where it was not asked
+            for, and then no confidence better than "in view" is known.
+        calibration: what the weights know of their own errors; None for weights without.
+        source_valid, target_valid: the masks that came with the images, H x W bool; None where all pixels count.
     """
 
     flow: np.ndarray
     source_size: tuple[int, int]
     provenance: Provenance
+    backward: np.ndarray | None = None
+    calibration: Calibration | None = None
+    source_valid: np.ndarray | None = None
+    target_valid: np.ndarray | None = None
 
     @property
     def target_size(self) -> tuple[int, int]:
@@ -69,39 +80,133 @@ class Match:
 
     @cached_property
     def in_view(self) -> np.ndarray:
-        """Where the flow points into the source, (H_target, W_target) bool."""
-        return geometry.in_view(self._flow_tensor(), self.source_size)[0].numpy()
+        """Where the flow points into the source (and there to a valid pixel), (H_target, W_target) bool."""
+        inside = geometry.in_view(self._flow_tensor(), self.source_size)[0].numpy()
+        if self.source_valid is not None:
+            x, y = (np.rint(self.map[..., i]).clip(0, self.source_size[1 - i] - 1).astype(np.int64) for i in range(2))
+            inside = inside & self.source_valid[y, x]
+        return inside
 
-    def at(self, points: np.ndarray) -> np.ndarray:
-        """Where single points of the target are in the source.
-
-        Args:
-            points: (N, 2), x and y in target pixels, whole or not; between pixel centres the map is bilinear.
-
-        Returns:
-            (N, 2) float32, x and y in source pixels; some may lie outside the source.
+    @cached_property
+    def round_trip(self) -> np.ndarray:
+        """How far from its place a pixel ends that goes into the source and back, (H_target, W_target) float32, pixels.
 
         Raises:
-            GlunetError: points of another shape, NaN, or outside the target (beyond the centres of its border pixels by
-                more than half a pixel; up to there the border's flow holds).
+            GlunetError: if the way back was not asked for.
         """
-        points = np.asarray(points)
-        if points.ndim != 2 or points.shape[1] != 2 or points.dtype.kind not in "iuf":
-            raise GlunetError(
-                f"Points are an array of numbers, N x 2 (x and y), but {points.dtype} of shape {points.shape} came."
-            )
-        points = points.astype(np.float32)
-        height, width = self.target_size
-        inside = (points >= -0.5) & (points <= np.array((width, height), np.float32) - 0.5)
-        if not inside.all():
-            x, y = points[int(np.argmin(inside.all(axis=1)))]
-            raise GlunetError(
-                f"Point ({x:g}, {y:g}) is outside the target of {width} x {height} pixels: points are (x, y), x from 0 "
-                f"to {width - 1} and y from 0 to {height - 1}."
-            )
+        return trust.round_trip(self._flow_tensor(), flow_tensor(self._backward()))[0].numpy()
+
+    @cached_property
+    def occluded(self) -> np.ndarray:
+        """Where the flow points into the source but something else is seen there, (H_target, W_target) bool.
+
+        Raises:
+            GlunetError: if the way back was not asked for.
+        """
+        back = flow_tensor(self._backward())
+        return trust.occluded(self._flow_tensor(), back, torch.from_numpy(self.in_view)[None])[0].numpy()
+
+    @property
+    def confidence_kind(self) -> Kind:
+        """What `confidence` is.
+
+        - "calibrated": the share of such pixels that are visible in the source and found within 1 px or 1 % of the
+          longer side, whichever is more, as measured on synthetic scenes;
+        - "consistency": 1 / (1 + round trip in pixels): an order, not a probability;
+        - "in view": 1 where the flow points into the source, else 0; no way back was computed.
+        """
+        if self.backward is None:
+            return "in view"
+        return "consistency" if self.calibration is None else "calibrated"
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """(H_target, W_target) float32, 0..1; 0 out of view and where not valid. `confidence_kind` says what it is."""
+        known = self.in_view if self.target_valid is None else self.in_view & self.target_valid
+        if self.backward is None:
+            return known.astype(np.float32)
+        if self.calibration is None:
+            value = 1 / (1 + self.round_trip)
+        else:
+            value = self.calibration.confidence(self.round_trip / trust.tolerance(self.target_size), self.in_view)
+        return np.where(known, value, 0).astype(np.float32)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether the two images show the same thing at all; the network itself answers always."""
+        score = float(self.confidence.mean())
+        if self.confidence_kind != "calibrated" or self.calibration is None:
+            return Verdict(None, score, None)
+        return Verdict(score >= self.calibration.threshold, score, self.calibration.threshold)
+
+    @cached_property
+    def reverse(self) -> "Match":
+        """The same match seen from the source: for every pixel of the source, where it is in the target.
+
+        Raises:
+            GlunetError: if the way back was not asked for.
+        """
+        return Match(
+            self._backward(),
+            self.target_size,
+            self.provenance,
+            self.flow,
+            self.calibration,
+            source_valid=self.target_valid,
+            target_valid=self.source_valid,
+        )
+
+    def at(self, points: np.ndarray, of: str = "target", least: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """Where single points of one image are in the other.
+
+        Args:
+            points: (N, 2), x and y in pixels, whole or not; between pixel centres map and confidence are bilinear.
+            of: "target", or "source" to ask the other way round.
+            least: points below this confidence have no match.
+
+        Returns:
+            (N, 2) float32, x and y in pixels of the other image, and (N,) float32, the confidence (`confidence_kind`).
+            No match is NaN and confidence 0: where the flow leads out of the other image, or a mask says so; points
+            below `least` are NaN too, and keep their confidence.
+
+        Raises:
+            GlunetError: points of another shape, NaN, or outside the image (beyond the centres of its border pixels by
+                more than half a pixel; up to there the border's flow holds); points of the source where the way back
+                was not asked for.
+        """
+        if of not in ("target", "source"):
+            raise GlunetError(f"Points are of the 'target' or of the 'source', but '{of}' came.")
+        if of == "source":
+            return self.reverse.at(check_points(points, self.source_size, "source"), least=least)
+        points = check_points(points, self.target_size, "target")
         positions = torch.from_numpy(points.T.copy()).reshape(1, 2, 1, -1)
-        flow = geometry.sample(self._flow_tensor(), positions, padding="border")
-        return points + flow.reshape(2, -1).T.numpy()
+        planes = torch.cat((self._flow_tensor(), torch.from_numpy(self.confidence)[None, None]), dim=1)
+        sampled = geometry.sample(planes, positions, padding="border").reshape(3, -1).T.numpy()
+        found, confidence = points + sampled[:, :2], sampled[:, 2]
+        height, width = self.source_size
+        outside = ((found < -0.5) | (found > np.array((width, height)) - 0.5)).any(axis=1) | ~(confidence > 0)
+        return (
+            np.where((outside | (confidence < least))[:, None], np.float32(np.nan), found),
+            np.where(outside, np.float32(0), confidence),
+        )
+
+    def sample(self, count: int, least: float = 0.5, seed: int = 0) -> Correspondences:
+        """Confident correspondences, spread over the target: the best of each cell of a grid, not the `count` best.
+
+        Args:
+            count: how many; fewer where fewer pixels are confident.
+            least: the confidence below which a pixel is not taken. Of the kind "consistency", 0.5 is a round trip of
+                one pixel.
+            seed: of what is left out where a grid has cells too many.
+
+        Raises:
+            GlunetError: if `count` is not positive.
+        """
+        if count < 1:
+            raise GlunetError(f"{count} correspondences were asked for: ask for 1 or more.")
+        pixels = spread(self.confidence, (self.confidence >= least) & (self.confidence > 0), count, seed)
+        x, y = pixels.T
+        return Correspondences(pixels.astype(np.float32), self.map[y, x], self.confidence[y, x])
 
     def warp(self, image: "str | os.PathLike[str] | Image.Image | np.ndarray") -> np.ndarray:
         """An image on the source's grid, seen from the target; black (zero) where the flow points outside of it.
@@ -156,4 +261,11 @@ class Match:
         }
 
     def _flow_tensor(self) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.flow.transpose(2, 0, 1)))[None]
+        return flow_tensor(self.flow)
+
+    def _backward(self) -> np.ndarray:
+        if self.backward is None:
+            raise GlunetError(
+                "This match has no flow from source to target: make it with matcher.match(..., confidence=True)."
+            )
+        return self.backward

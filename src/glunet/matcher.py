@@ -1,6 +1,9 @@
 """From images to a match: everything around the network that knows of files, sizes and units."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,9 +12,11 @@ from torch import Tensor
 
 from glunet import flipping as mirror
 from glunet import frames
+from glunet.confidence import Calibration
+from glunet.encoded import Encoded, MaskLike, open_image, together
 from glunet.errors import GlunetError
 from glunet.flow.geometry import frame_flow_to_source
-from glunet.images import ImageLike, grey_levels, image_size, load_image
+from glunet.images import ImageLike, grey_levels, image_size
 from glunet.match import Match, Provenance
 from glunet.memory import available_bytes, human, needed_bytes
 from glunet.network.family import Network
@@ -20,6 +25,7 @@ from glunet.network.glunet import LNET_SIZE
 logger = logging.getLogger(__name__)
 
 _LNET = (LNET_SIZE, LNET_SIZE)
+_LARGE = 768 * 768  # pixels of a frame from which on the two directions are decoded one after the other
 
 
 class Matcher:
@@ -31,6 +37,7 @@ class Matcher:
         uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
         iterative_refinement: extra levels between L-Net and H-Net where the target is large (1088 px and more).
         flipping: each pair is tried with the target mirrored as well (`glunet.flipping`): for two objects of one kind.
+        calibration: what the weights know of their own errors (`glunet.confidence`); None for weights without.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Matcher:
         iterative_refinement: bool = True,
         device: torch.device | str | None = None,
         flipping: bool = False,
+        calibration: Calibration | None = None,
     ) -> None:
         """`device` moves the network; None leaves it where it is.
 
@@ -55,6 +63,7 @@ class Matcher:
         self.framing = frames.FRAMINGS[network.config.network]
         self.iterative_refinement = iterative_refinement and self.framing.lnet
         self.flipping = flipping
+        self.calibration = calibration
         settings: dict[str, Any] = {
             "uint8_truncation": uint8_truncation,
             "iterative_refinement": self.iterative_refinement,
@@ -68,22 +77,53 @@ class Matcher:
         """Where the network's parameters are."""
         return next(self.network.parameters()).device
 
-    def match(self, source: ImageLike, target: ImageLike) -> Match:
+    def match(
+        self,
+        source: ImageLike | Encoded,
+        target: ImageLike | Encoded,
+        *,
+        confidence: bool = True,
+        source_mask: MaskLike | None = None,
+        target_mask: MaskLike | None = None,
+    ) -> Match:
         """For every pixel of the target, where it is in the source.
 
         Args:
             source, target: a path, a Pillow image, an array H x W (x 1, 3 or 4) or a tensor 1, 3 or 4 x H x W, RGB, as
-                uint8, uint16 or floats in 0..1, at least 32 pixels a side. Their sizes may differ.
+                uint8, uint16 or floats in 0..1, at least 32 pixels a side. Their sizes may differ. Or what `encode`
+                made.
+            confidence: match in both directions, which tells how far to trust the answer and where each pixel of the
+                source is in the target; without, a match takes about two thirds of the time.
+            source_mask, target_mask: H x W, true (or not zero) where the image is valid: what is black border or "no
+                data" is not matched.
 
         Raises:
             GlunetError: an image that cannot be used, or a pair that is too large for the memory there is.
         """
-        self._check_memory(image_size(source, "source"), image_size(target, "target"))
-        source_pixels, target_pixels = load_image(source, "source")[None], load_image(target, "target")[None]
-        flow = self._flow(source_pixels.to(self.device), target_pixels.to(self.device))
-        array = np.ascontiguousarray(flow[0].permute(1, 2, 0).cpu().numpy())
-        height, width = source_pixels.shape[-2:]
-        return Match(array, (height, width), self.provenance)
+        self._check_memory(_size(source, "source"), _size(target, "target"), both=confidence)
+        opened_source = self._open(source, source_mask, "source")
+        return self._matches([opened_source], [self._open(target, target_mask, "target")], confidence)[0]
+
+    @torch.inference_mode()
+    def encode(self, image: ImageLike, mask: MaskLike | None = None) -> Encoded:
+        """An image to be matched many times: `match` and `match_many` take the result in the image's place.
+
+        Most of the work of a match is in the encoder. A target's features hold for every source. A source's hold for
+        targets of its own size (strictly: of the same frame, `glunet.frames.hnet_size`); for others only those of its
+        256 x 256 copy are reused, and the rest is computed in the target's frame.
+
+        Args:
+            image, mask: as for `match`.
+
+        Raises:
+            GlunetError: an image or mask that cannot be used, or one too large for the memory there is.
+        """
+        size = image_size(image, "given")
+        self._check_memory(size, size)
+        encoded = self._open(image, mask, "given")
+        with self._memory(size, size, 1):
+            self._features([encoded], self.framing.size(*encoded.size))
+        return encoded
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
         """The flow of a batch of pairs; nothing leaves the device.
@@ -111,38 +151,132 @@ class Matcher:
         self._check_memory(image_size(source), image_size(target), pairs=len(target))
         return self._flow(grey_levels(source, "source batch"), grey_levels(target, "target batch"))
 
+    def _open(self, image: ImageLike | Encoded, mask: MaskLike | None, role: str) -> Encoded:
+        settings = (id(self.network), self.uint8_truncation)
+        if not isinstance(image, Encoded):
+            return open_image(image, mask, role, self.device, settings)
+        if mask is not None:
+            raise GlunetError(f"The {role} is encoded already: give its mask to matcher.encode.")
+        if image.settings != settings or image.pixels.device.type != self.device.type:
+            raise GlunetError(f"The {role} was encoded by another matcher: encode it with this one.")
+        return image
+
     @torch.inference_mode()
     def _flow(self, source: Tensor, target: Tensor) -> Tensor:
         """B x 3 x H x W in 0..255, on the device -> B x 2 x H x W."""
         source_size, target_size = image_size(source), image_size(target)
         frame = self.framing.size(*target_size)
-        extra = frames.extra_levels(*target_size) if self.iterative_refinement else 0
-        logger.debug("target %s, source %s, frame %s, %d extra levels", target_size, source_size, frame, extra)
-        try:
-            if self.flipping:
-                flipped = mirror.mirrored(
-                    self.network, self._prepare(target, _LNET)[0], self._prepare(source, _LNET)[0]
-                )
-                target = mirror.mirror_where(target, flipped)
+        with self._memory(source_size, target_size, len(target)):
+            target, flipped = self._mirrored(source, target)
             network: Any = self.network  # each has features of its own kind
             features = [network.encode(*self._prepare(images, frame)) for images in (target, source)]
-            last = network.decode(*features, extra)[-1]
-            flow = frame_flow_to_source(frames.finish(last, target_size, frame), source_size)
-            return mirror.unmirror_flow(flow, flipped) if self.flipping else flow
-        except torch.OutOfMemoryError as error:
-            raise _too_large(source_size, target_size, len(target), "no more", self.device) from error
-        except RuntimeError as error:
-            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
-                raise
-            raise _too_large(source_size, target_size, len(target), "no more", self.device) from error
+            flow = self._decode(features[0], features[1], target_size, source_size, frame)
+            return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
+
+    @torch.inference_mode()
+    def _matches(self, sources: list[Encoded], targets: list[Encoded], both: bool) -> list[Match]:
+        """Matches of pairs, all sources and all targets of one size each."""
+        source_size, target_size = sources[0].size, targets[0].size
+        frame = self.framing.size(*target_size)
+        backward: Tensor | None = None
+        with self._memory(source_size, target_size, len(targets)):
+            flipped = None
+            if self.flipping:
+                batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
+                pixels, flipped = self._mirrored(*batches)
+                targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]
+            there, here = self._features(sources, frame), self._features(targets, frame)
+            if both and frame[0] * frame[1] <= _LARGE:
+                first, second = together([here, there]), together([there, here])
+                flow, backward = self._decode_both(first, second, target_size, source_size, frame)
+            else:
+                flow = self._decode(here, there, target_size, source_size, frame)
+                if both:
+                    backward = self._decode(there, here, source_size, target_size, frame)
+            if flipped is not None:
+                flow = mirror.unmirror_flow(flow, flipped)
+                if backward is not None:
+                    backward = mirror.unmirror_backward(backward, flipped, target_size[1])
+        back = _arrays(backward) if backward is not None else [None] * len(targets)
+        return [
+            Match(f, source_size, self.provenance, b, self.calibration, s.valid, t.valid)
+            for f, b, s, t in zip(_arrays(flow), back, sources, targets, strict=True)
+        ]
+
+    def _features(self, images: list[Encoded], frame: tuple[int, int]) -> Any:
+        """The features of images of one size, as a batch; those not known yet are encoded in one."""
+        new = list({id(image): image for image in images if not image.knows(frame)}.values())
+        if len(new) > 1:
+            network: Any = self.network
+            batch = network.encode(*self._prepare(torch.cat([image.pixels for image in new]), frame))
+            for i, image in enumerate(new):
+                image.keep(frame, type(batch)(*(level[i : i + 1] for level in batch)))
+        return together(
+            [image.features(self.network, frame, partial(self._prepare, image.pixels, frame)) for image in images]
+        )
+
+    def _decode(
+        self, here: Any, there: Any, size: tuple[int, int], other_size: tuple[int, int], frame: tuple[int, int]
+    ) -> Tensor:
+        """Features -> flow on the grid of `size`, in pixels of the other image."""
+        return self._finish(self._last(here, there, frame), size, other_size, frame)
+
+    def _decode_both(
+        self, here: Any, there: Any, size: tuple[int, int], other_size: tuple[int, int], frame: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """As `_decode`, of batches whose second halves are the first ones the other way round."""
+        forward, backward = self._last(here, there, frame).chunk(2)
+        return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
+
+    def _last(self, here: Any, there: Any, frame: tuple[int, int]) -> Tensor:
+        extra = frames.extra_levels(*frame) if self.iterative_refinement else 0
+        logger.debug("frame %s, %d extra levels", frame, extra)
+        network: Any = self.network
+        return network.decode(here, there, extra)[-1]
+
+    def _finish(
+        self, last: Tensor, size: tuple[int, int], other_size: tuple[int, int], frame: tuple[int, int]
+    ) -> Tensor:
+        return frame_flow_to_source(frames.finish(last, size, frame), other_size)
+
+    def _mirrored(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The targets, those mirrored that match better so, and which they are; None without `flipping`."""
+        if not self.flipping:
+            return target, None
+        flipped = mirror.mirrored(self.network, self._prepare(target, _LNET)[0], self._prepare(source, _LNET)[0])
+        return mirror.mirror_where(target, flipped), flipped
 
     def _prepare(self, images: Tensor, frame: tuple[int, int]) -> tuple[Tensor, ...]:
         return frames.prepare(images, frame, self.uint8_truncation, self.framing.lnet)
 
-    def _check_memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int = 1) -> None:
+    @contextmanager
+    def _memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> Iterator[None]:
+        """Memory that runs out all the same becomes a sentence."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise _too_large(source_size, target_size, pairs, "no more", self.device) from error
+        except RuntimeError as error:
+            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+                raise
+            raise _too_large(source_size, target_size, pairs, "no more", self.device) from error
+
+    def _check_memory(
+        self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int = 1, both: bool = False
+    ) -> None:
+        height, width = frames.hnet_size(*target_size)
+        decoded = 2 * pairs if both and height * width <= _LARGE else pairs
         available = available_bytes(self.device)
-        if available is not None and needed_bytes(source_size, target_size, pairs, self.device) > available:
+        if available is not None and needed_bytes(source_size, target_size, decoded, self.device) > available:
             raise _too_large(source_size, target_size, pairs, human(available), self.device)
+
+
+def _size(image: ImageLike | Encoded, role: str) -> tuple[int, int]:
+    return image.size if isinstance(image, Encoded) else image_size(image, role)
+
+
+def _arrays(flows: Tensor) -> list[Any]:
+    return [np.ascontiguousarray(flow.permute(1, 2, 0).cpu().numpy()) for flow in flows]
 
 
 def _too_large(

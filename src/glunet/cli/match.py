@@ -25,6 +25,17 @@ def match(
     flow_format: Annotated[
         str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits) or npz.", metavar="FORMAT")
     ] = "flo",
+    points: Annotated[
+        Path | None,
+        typer.Option(help="CSV of target pixels (x,y) to look up: their places go to matches.csv.", metavar="CSV"),
+    ] = None,
+    source_mask: Annotated[
+        Path | None, typer.Option(help="Image of the source's size, black where it is not valid.", metavar="IMAGE")
+    ] = None,
+    target_mask: Annotated[Path | None, typer.Option(help="The same for the target.", metavar="IMAGE")] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
+    ] = True,
     uint8_truncation: Annotated[
         bool, typer.Option("--uint8-truncation", help="Cut resized grey levels to whole numbers, as GLU-Net's authors.")
     ] = False,
@@ -40,8 +51,8 @@ def match(
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
 
     DIR gets flow.flo (with flow.flo.json, its provenance), warped.png (the source seen from the target),
-    flow-picture.png (Middlebury's colours), sheet.png (all at a glance) and numbers.json; all of them or, on a failure,
-    none.
+    flow-picture.png (Middlebury's colours), confidence.png (white is certain), sheet.png (all at a glance) and
+    numbers.json, with --points also matches.csv; all of them or, on a failure, none.
 
     Example: glunet match left.jpg right.jpg --out result
     """
@@ -49,14 +60,18 @@ def match(
         raise GlunetError(f"The flow format '{flow_format}' is unknown: choose one of {', '.join(FORMATS)}.")
     from glunet.flow.files import writing_folder
     from glunet.images import image_size, load_image
+    from glunet.points import Correspondences, read_points, write_matches
     from glunet.weight_files import load
 
+    asked = None if points is None else read_points(points)
     image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
     with writing_folder(out) as folder:
         began = time.perf_counter()
         matcher = load(weights, device, uint8_truncation, iterative_refinement)
         loaded = time.perf_counter()
-        found = matcher.match(source, target)
+        found = matcher.match(
+            source, target, confidence=confidence, source_mask=source_mask, target_mask=target_mask
+        )
         matched = time.perf_counter()
         pictures = [
             load_image(path, role).round().byte().permute(1, 2, 0).numpy()
@@ -70,6 +85,8 @@ def match(
             "seconds": {"load": round(loaded - began, 3), "match": round(matched - loaded, 3)},
             **measure(found, *pictures),
         }
+        if asked is not None:
+            write_matches(folder / "matches.csv", Correspondences(asked, *found.at(asked)))
         _write(folder, flow_format, found, numbers, *pictures)
         names = sorted(path.name for path in folder.iterdir())
     for name in names:
@@ -85,7 +102,7 @@ def measure(match: "Match", source: "np.ndarray", target: "np.ndarray") -> dict[
     Returns:
         Lengths in pixels of the source; "in_view", the share of the target; "photometric_difference", the mean absolute
         difference of grey levels (0..255) over target pixels in view: "before", to the source brought to the target's
-        size, and "after", to the source warped; None where no pixel is in view.
+        size, and "after", to the source warped; None where no pixel is in view; "confidence", of which kind it is.
     """
     import numpy as np
     from PIL import Image
@@ -102,6 +119,11 @@ def measure(match: "Match", source: "np.ndarray", target: "np.ndarray") -> dict[
         "mean_displacement": round(float(length.mean()), 3),
         "max_displacement": round(float(length.max()), 3),
         "in_view": round(float(seen.mean()), 4),
+        "confidence": {
+            "kind": match.confidence_kind,
+            "mean": round(float(match.confidence.mean()), 4),
+            "verdict": str(match.verdict),
+        },
         "photometric_difference": {"before": difference(still), "after": difference(match.warp(source))},
     }
 
@@ -128,6 +150,9 @@ def _write(
     match.save(folder / f"flow.{flow_format}")
     Image.fromarray(warped).save(folder / "warped.png", pnginfo=provenance)
     Image.fromarray(flow_to_rgb(match.flow)).save(folder / "flow-picture.png", pnginfo=provenance)
+    if match.backward is not None:
+        grey = (match.confidence * 255).round().astype("uint8")
+        Image.fromarray(grey).save(folder / "confidence.png", pnginfo=provenance)
     page = sheet(source, target, warped, match.flow, match.in_view, match.provenance.line())
     page.save(folder / "sheet.png", pnginfo=provenance)
     write_json(folder / "numbers.json", numbers)
