@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from glunet import confidence as trust
+from glunet import models
 from glunet._version import __version__
 from glunet.confidence import Calibration, Kind, Verdict, flow_tensor
 from glunet.errors import GlunetError
@@ -207,6 +208,40 @@ class Match:
         pixels = spread(self.confidence, (self.confidence >= least) & (self.confidence > 0), count, seed)
         x, y = pixels.T
         return Correspondences(pixels.astype(np.float32), self.map[y, x], self.confidence[y, x])
+
+    def homography(self, **settings: Any) -> np.ndarray:
+        """The 3 x 3 homography, target -> source in pixels, [2, 2] = 1; `settings` and errors as for `model`."""
+        return self.model("homography", **settings).matrix
+
+    def fundamental(self, **settings: Any) -> np.ndarray:
+        """The 3 x 3 fundamental matrix F: source^T F target = 0 in pixels; `settings` and errors as for `model`."""
+        return self.model("fundamental", **settings).matrix
+
+    def essential(self, K1: np.ndarray, K2: np.ndarray, **settings: Any) -> np.ndarray:
+        """The 3 x 3 essential matrix for the camera matrices of target (K1) and source (K2); else as for `model`."""
+        return self.model("essential", cameras=(K1, K2), **settings).matrix
+
+    def model(
+        self,
+        name: models.Name,
+        *,
+        threshold: float = 1.0,
+        count: int = 5000,
+        least: float = 0.5,
+        cameras: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> models.Model:
+        """A robust model of the match with its inliers, by OpenCV's USAC and MAGSAC++ (extra "geometry").
+
+        Args:
+            name: "homography", "fundamental" or "essential".
+            threshold: largest error of an inlier, pixels of the source.
+            count, least: of the correspondences that are asked (`sample`).
+            cameras: for "essential", the 3 x 3 camera matrices of target and source.
+
+        Raises:
+            GlunetError: if OpenCV is missing, too few correspondences are confident, or no model explains them.
+        """
+        return models.estimate(name, self.sample(count, least), threshold, cameras)
 
     def warp(self, image: "str | os.PathLike[str] | Image.Image | np.ndarray") -> np.ndarray:
         """An image on the source's grid, seen from the target; black (zero) where the flow points outside of it.

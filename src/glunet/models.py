@@ -1,0 +1,141 @@
+"""Robust models of a match, by OpenCV's USAC with MAGSAC++ (Barath et al. 2020): homography, fundamental, essential.
+
+All of them go from the target to the source, as the flow does. OpenCV comes with the extra "geometry".
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from glunet.errors import GlunetError
+from glunet.points import Correspondences
+
+Name = Literal["homography", "fundamental", "essential"]
+FEWEST = {"homography": 4, "fundamental": 8, "essential": 5}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A matrix that many correspondences agree on.
+
+    Attributes:
+        matrix: 3 x 3 float64. Homography: source ~ matrix @ target, in pixels, [2, 2] = 1. Fundamental: source^T matrix
+            target = 0, in pixels. Essential: the same for normalised coordinates, inv(K) @ pixel.
+        points: the correspondences that were asked.
+        inliers: (N,) bool, which of them agree.
+        rotation, translation: of an essential matrix, from the target's camera to the source's, 3 x 3 and a unit
+            3-vector; None for the others.
+    """
+
+    matrix: np.ndarray
+    points: Correspondences
+    inliers: np.ndarray
+    rotation: np.ndarray | None = None
+    translation: np.ndarray | None = None
+
+
+def opencv() -> Any:
+    """The module cv2.
+
+    Raises:
+        GlunetError: if it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise GlunetError("Geometry needs OpenCV, which is not installed: pip install 'glunet[geometry]'.") from error
+    return cv2
+
+
+def estimate(
+    name: Name,
+    points: Correspondences,
+    threshold: float = 1.0,
+    cameras: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Model:
+    """The model that most correspondences agree on; the same for the same points, always.
+
+    Args:
+        threshold: largest error of an inlier, in pixels of the source (homography), or from the epipolar line.
+        cameras: for "essential", the 3 x 3 camera matrices of target and source.
+
+    Raises:
+        GlunetError: if OpenCV is missing, a camera matrix is none, there are too few points, or no model was found.
+    """
+    cv2 = opencv()
+    if threshold <= 0:
+        raise GlunetError(f"The threshold is {threshold} pixels, but a positive number is expected.")
+    target, source = points.target.astype(np.float64), points.source.astype(np.float64)
+    if len(target) < FEWEST[name]:
+        raise GlunetError(
+            f"{_article(name)} needs {FEWEST[name]} or more confident correspondences, but the match has {len(target)}: "
+            "the images may not show the same thing; or lower `least`."
+        )
+    if name == "essential":
+        if cameras is None:
+            raise GlunetError("An essential matrix needs the camera matrices of target and source.")
+        first, second = (_camera(camera, which) for camera, which in zip(cameras, ("first", "second"), strict=True))
+        target, source = _normalised(target, first), _normalised(source, second)
+        threshold /= float(np.mean([first[0, 0], first[1, 1], second[0, 0], second[1, 1]]))
+    cv2.setRNGSeed(0)
+    try:
+        if name == "homography":
+            matrix, mask = cv2.findHomography(
+                target, source, cv2.USAC_MAGSAC, threshold, maxIters=5000, confidence=0.9999
+            )
+        elif name == "fundamental":
+            matrix, mask = cv2.findFundamentalMat(target, source, cv2.USAC_MAGSAC, threshold, 0.9999, 5000)
+        else:
+            matrix, mask = cv2.findEssentialMat(
+                target, source, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=threshold, maxIters=5000
+            )
+    except cv2.error as error:  # all points on one line, say
+        raise _none(name, len(target)) from error
+    if matrix is None or mask is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise _none(name, len(target))
+    inliers = mask.ravel().astype(bool)
+    if inliers.sum() < FEWEST[name]:
+        raise _none(name, len(target))
+    if name != "essential":
+        return Model(np.asarray(matrix, np.float64), points, inliers)
+    _, rotation, translation, _ = cv2.recoverPose(matrix, target, source, np.eye(3), mask=mask.copy())
+    return Model(np.asarray(matrix, np.float64), points, inliers, rotation, translation.ravel())
+
+
+def apply_homography(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (... x 2) through a 3 x 3 homography; NaN on its horizon and beyond (where the denominator is <= 0)."""
+    ends = points @ matrix[:, :2].T + matrix[:, 2]
+    depth = np.where(ends[..., 2:] > 1e-9, ends[..., 2:], np.nan)
+    return ends[..., :2] / depth
+
+
+def _normalised(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(apply_homography(np.linalg.inv(camera), points))
+
+
+def _camera(camera: np.ndarray, which: str) -> np.ndarray:
+    matrix = np.asarray(camera)
+    if matrix.shape != (3, 3) or matrix.dtype.kind not in "iuf" or not np.isfinite(matrix).all():
+        raise GlunetError(
+            f"The {which} camera matrix is of shape {matrix.shape}, but 3 x 3 finite numbers are expected."
+        )
+    if matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or not np.allclose(matrix[2], (0, 0, 1)):
+        raise GlunetError(
+            f"The {which} camera matrix should read [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths, "
+            "in pixels."
+        )
+    return matrix.astype(np.float64)
+
+
+def _article(name: str) -> str:
+    return {"homography": "A homography", "fundamental": "A fundamental matrix", "essential": "An essential matrix"}[
+        name
+    ]
+
+
+def _none(name: str, count: int) -> GlunetError:
+    return GlunetError(
+        f"{_article(name)} was not found: no one explains enough of the {count} correspondences. The images may not show "
+        "the same thing, or not a rigid one; or raise `threshold`."
+    )
