@@ -2,31 +2,29 @@
 
 import dataclasses
 import json
+import os
+import signal
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import layouts
-from glunet import weight_files
 from glunet.cli import app
 from glunet.errors import GlunetError
-from glunet.network import encoder
 from glunet.training import recipes, report
 from glunet.weight_files import read_weights
+from narrow import narrow_encoder
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten smooth pictures, a text that is called one, and a narrow encoder that keeps this quick."""
-    monkeypatch.setattr(encoder, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
-    torch.manual_seed(0)
-    state = {f"encoder.{key}": value for key, value in encoder.VGG16Pyramid().state_dict().items()}
-    monkeypatch.setattr(weight_files, "_encoder_file", lambda: state)
+    narrow_encoder(monkeypatch.setattr)
     folder = tmp_path / "photos"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -63,10 +61,38 @@ def test_trains_reports_and_goes_on(photos: Path, tmp_path: Path, monkeypatch: p
     # The same command again has nothing left to do, and starting from the result compares before and after.
     again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert again.exit_code == 0
+    assert "report" in again.output
     tuned = ["train", str(photos), "--out", str(tmp_path / "tuned"), "--steps", "1", "--device", "cpu", "--init"]
     done = CliRunner().invoke(app, [*tuned, str(run / "weights.safetensors")], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "| | before | after |" in (tmp_path / "tuned" / "report.md").read_text()
+
+
+def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from glunet.training import loop
+
+    quick = dataclasses.replace(recipes.RECIPES["full"], validation_pairs=4, norm_batches=2, bf16=False)
+    stages = (dataclasses.replace(quick.stages[0], batch=2, until=1.0),)
+    monkeypatch.setitem(recipes.RECIPES, "full", dataclasses.replace(quick, stages=stages))
+    monkeypatch.setattr(report, "PAIRS", 4)
+    real = loop.step_loss
+
+    def interrupted(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(loop, "step_loss", interrupted)
+    command = ["train", str(photos), "--out", str(tmp_path / "my run"), "--steps", "5", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["glunet", *command])
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert f"The same command goes on from there: glunet train {photos} --out '{tmp_path / 'my run'}'" in said
+    assert not (tmp_path / "my run" / "report.md").exists(), "who wants to stop does not wait for a report"
+    monkeypatch.setattr(loop, "step_loss", real)
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert "step 5: AEPE" in done.output
+    assert (tmp_path / "my run" / "report.md").exists()
 
 
 def check_validation(run: Path, output: str) -> None:

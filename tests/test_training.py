@@ -2,21 +2,23 @@
 
 import dataclasses
 import json
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from glunet import weight_files
 from glunet.errors import GlunetError
-from glunet.network import encoder
 from glunet.network.glunet import GLUNetConfig
 from glunet.training.loop import schedule, train
 from glunet.training.loss import level_error, loss
-from glunet.training.photographs import Photographs
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.scenes import Recipe, Truth
+from glunet.training.state import read_state, write_state
 from glunet.weight_files import encoder_state, read_weights
+from narrow import Noise, narrow_encoder
 
 STAGES = (
     Stage("global", 0.4, (4,), batch=2, refresh=0.3),
@@ -31,30 +33,7 @@ SETTINGS = Settings(
 
 @pytest.fixture(autouse=True)
 def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Correlations do not care how many channels there are: a narrow encoder with random weights keeps this quick."""
-    monkeypatch.setattr(encoder, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
-    torch.manual_seed(0)
-    state = {f"encoder.{key}": value for key, value in encoder.VGG16Pyramid().state_dict().items()}
-    for key, value in state.items():
-        if value.ndim == 4:  # zero-sum filters: otherwise random features are alike everywhere
-            state[key] = torch.nn.init.kaiming_normal_(value) - value.mean((1, 2, 3), keepdim=True)
-    monkeypatch.setattr(weight_files, "_encoder_file", lambda: state)
-
-
-class Noise(Photographs):
-    """Smooth random pictures in the place of photographs."""
-
-    def __init__(self, count: int = 6) -> None:
-        super().__init__([])
-        generator = torch.Generator().manual_seed(count)
-        noise = torch.rand((count, 3, 30, 40), generator=generator)
-        self.pictures = (torch.nn.functional.interpolate(noise, size=(240, 320)) * 255).to(torch.uint8)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, number: int) -> torch.Tensor:
-        return self.pictures[number]
+    narrow_encoder(monkeypatch.setattr)
 
 
 class Stopped(Exception):
@@ -146,6 +125,70 @@ def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "state.pt").read_bytes() == before
     with pytest.raises(GlunetError, match="either by minutes or by steps"):
         train(Noise(), Noise(4), tmp_path, dataclasses.replace(settings, minutes=1))
+
+
+ONE = dataclasses.replace(SETTINGS, steps=2, stages=(dataclasses.replace(STAGES[0], until=1.0),))
+
+
+def test_a_stop_request_saves_before_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM in the second of four steps; killed at last while it validates, it goes on at the third."""
+    from glunet.training import loop
+
+    whole = train(Noise(), Noise(4), tmp_path / "whole", dataclasses.replace(ONE, steps=4))
+    real, calls = loop.step_loss, []
+
+    def asked(*args: object) -> tuple[torch.Tensor, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)  # type: ignore[arg-type]
+
+    def killed(*args: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "step_loss", asked)
+        patch.setattr(loop, "estimate_statistics", killed)
+        with pytest.raises(Stopped):
+            train(Noise(), Noise(4), tmp_path / "parts", dataclasses.replace(ONE, steps=4))
+    assert len(calls) == 2
+    state = read_state(tmp_path / "parts" / "state.pt")
+    assert state is not None
+    assert state["step"] == 2
+    assert train(Noise(), Noise(4), tmp_path / "parts", dataclasses.replace(ONE, steps=4)) == whole
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    numbers = train(Noise(), Noise(4), tmp_path, ONE)
+    weights = tmp_path / "weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    assert train(Noise(), Noise(4), tmp_path, ONE) == pytest.approx(numbers, abs=1e-4)
+    assert weights.stat().st_mtime_ns == before
+    # Killed between its last state and its weights, it makes them anew.
+    weights.unlink()
+    assert train(Noise(), Noise(4), tmp_path, ONE) == numbers
+    assert read_weights(weights)[1]["training"]["steps"] == 2
+
+
+def test_a_full_disk_is_said_and_leaves_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    write_state(path, {"step": 1})
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(GlunetError, match=r"is the disk full.*The last checkpoint is whole; make room"):
+            write_state(path, {"step": 2, "network": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", b"PK"])
+def test_a_damaged_state_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(GlunetError, match="or damaged; pass a new folder as --out, or remove it"):
+        train(Noise(), Noise(4), tmp_path, ONE)
 
 
 def test_schedule_warms_up_and_decays() -> None:

@@ -1,6 +1,8 @@
 """glunet train: photographs in, weights out."""
 
 import dataclasses
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from glunet.network.glunet import GLUNet
     from glunet.training.photographs import Photographs
     from glunet.training.pool import Batch
+    from glunet.training.ranks import Alone
     from glunet.training.real import RealSet
     from glunet.training.recipes import Settings
 
@@ -67,9 +70,10 @@ def train(
     """  # fmt: skip
     from rich.console import Console
 
+    from glunet.training.ranks import join
     from glunet.training.recipes import RECIPES
+    from glunet.weight_files import pick_device
 
-    console = Console()
     name = recipe or ("finetune" if init else "full")
     if name not in RECIPES:
         raise GlunetError(f"Recipe '{name}' is unknown; expected one of {', '.join(RECIPES)}.")
@@ -84,6 +88,8 @@ def train(
     if photometric is not None:
         changes["photometric"] = photometric
     settings = dataclasses.replace(settings, **changes)
+    ranks = join(pick_device(device))
+    console = Console(quiet=ranks.rank > 0)  # one of the processes that torchrun may have started speaks for all
     photographs, held_back = _photographs(console, photos, validation)
     if preview is not None:
         from glunet.training.preview import write_preview
@@ -100,7 +106,7 @@ def train(
     real = [open_real(one) for one in validate_on or ()]
     for one in real:
         console.print(f"also validated on {one}", highlight=False)
-    _run(console, photographs, held_back, out, settings, device, init, real)
+    _run(console, photographs, held_back, out, settings, ranks, init, real)
 
 
 def _photographs(
@@ -143,7 +149,7 @@ def _run(
     held_back: "Photographs",
     out: Path,
     settings: "Settings",
-    device: str | None,
+    ranks: "Alone",
     init: str | None,
     real: "list[RealSet]",
 ) -> None:
@@ -152,40 +158,55 @@ def _run(
     from glunet.training.loop import train as run_training
     from glunet.training.record import Record
     from glunet.training.report import draw_pairs, fixed_images, write_report
-    from glunet.weight_files import find, pick_device
+    from glunet.weight_files import find
 
-    chosen = pick_device(device)
     if init is not None:
         find(init)  # a mistake is said before there is a folder of a run
+    if ranks.rank > 0:
+        run_training(photographs, held_back, out, settings, ranks.device, init, ranks=ranks)
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, Record(out) as record:
         task = progress.add_task("encoding the first scenes", total=1.0)
 
         def report(line: dict[str, Any]) -> None:
             record(line)
-            finest = next((f"{line[k]:.2f}" for k in ("aepe1", "aepe3", "aepe4") if k in line), None)
-            if finest is not None:
-                text = f"step {line['step']}: AEPE {finest} px of 256 on held-back pairs (motion {line['motion']:.1f})"
-                for one in real:
-                    key = f"{one.dataset.benchmark.name} {one.dataset.benchmark.metrics[0]}"
-                    text += f"; {key.replace('aepe', 'AEPE')} {line[key]:.2f}"
-                progress.console.print(text, soft_wrap=True)
+            if "motion" in line:
+                progress.console.print(_figures(line, real), soft_wrap=True)
             else:
                 what = f"{line['stage']} · step {line['step']} · error {line['error']:.2f} px"
                 progress.update(task, completed=line["progress"], description=what)
 
-        images = fixed_images(held_back, chosen)
+        images = fixed_images(held_back, ranks.device)
 
         def show(step: int, network: "GLUNet", pairs: "Batch") -> None:
             record.pictures(step, draw_pairs(network, pairs, images))
 
-        numbers = run_training(photographs, held_back, out, settings, chosen, init, report, real, show)
+        run_training(photographs, held_back, out, settings, ranks.device, init, report, real, show, ranks)
     weights = out / "weights.safetensors"
-    if not numbers:
+    if record.last.get("progress", 1.0) < 1 or not weights.exists():
+        console.print(
+            f"Stopped before the end; {out / 'state.pt'} has everything. The same command goes on from there:\n"
+            f"    {_command()}",
+            soft_wrap=True,
+            highlight=False,
+        )
         return
-    page = write_report(out, held_back, weights, init, chosen)
+    page = write_report(out, held_back, weights, init, ranks.device)
     console.print(f"weights  {weights}\nreport   {page}", soft_wrap=True, highlight=False)
-    done = record.last.get("progress", 1.0) >= 1
-    if not done:
-        console.print("Stopped before the end; the same command goes on from here.")
     console.print(f"use      glunet match SOURCE TARGET --out DIR --weights {weights}", soft_wrap=True, highlight=False)
+
+
+def _figures(line: dict[str, Any], real: "list[RealSet]") -> str:
+    """A validation in one line."""
+    finest = next(line[key] for key in ("aepe1", "aepe3", "aepe4") if key in line)
+    text = f"step {line['step']}: AEPE {finest:.2f} px of 256 on held-back pairs (motion {line['motion']:.1f})"
+    for one in real:
+        key = f"{one.dataset.benchmark.name} {one.dataset.benchmark.metrics[0]}"
+        text += f"; {key.replace('aepe', 'AEPE')} {line[key]:.2f}"
+    return text
+
+
+def _command() -> str:
+    """What was typed, as a shell takes it."""
+    return shlex.join(["glunet", *sys.argv[1:]])

@@ -68,11 +68,12 @@ class Pool:
 
     Args:
         encoder: a network whose `encode` makes the features (its encoder may be in bfloat16); with `keep_images` it
-        only
-            tells the device.
+            only tells the device.
         views: of each scene: V give V (V - 1) pairs.
         capacity: most scenes, whatever the memory.
         made: how many batches of scenes a resumed run had made; the last ones are made again.
+        part: (rank, ranks) of processes that train together: this pool's batches of scenes are those whose number in
+            the series that the seed stands for leaves `rank` when divided by `ranks`, so that no two ranks share one.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class Pool:
         photometric: float = 1.0,
         keep_images: bool = False,
         made: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.encoder, self.photographs, self.recipe = encoder, photographs, recipe
         self.frame, self.views, self.seed, self.photometric = frame, views, seed, photometric
-        self.keep_images = keep_images
+        self.keep_images, self.part = keep_images, part
         # Two bytes of each number: level 1 has 8 a pixel of the frame, level 2 has 4, the L-Net's two levels 6 a
         # pixel of 256 x 256, of which an equal frame shares 4 with level 2; images have 3.
         pixels, small = frame[0] * frame[1], LNET_SIZE**2
@@ -118,9 +120,10 @@ class Pool:
     def refresh(self) -> None:
         """Make and encode one batch of new scenes in the place of the oldest."""
         weight = next(self.encoder.encoder.parameters())
+        rank, ranks = self.part
         views = make_views(
-            self.photographs, SCENES, self.views, self.frame, (self.seed, self.made), self.recipe, weight.device,
-            self.photometric,
+            self.photographs, SCENES, self.views, self.frame, (self.seed, self.made * ranks + rank), self.recipe,
+            weight.device, self.photometric,
         )  # fmt: skip
         high, low = prepare(views.images.flatten(0, 1), self.frame)
         held: Features | Images

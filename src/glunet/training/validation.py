@@ -9,7 +9,8 @@ from torch import Tensor
 from glunet.network.glunet import Features, GLUNet
 from glunet.training.loss import truths
 from glunet.training.photographs import Photographs
-from glunet.training.pool import SQUARE, Batch, Pool
+from glunet.training.pool import SCENES, SQUARE, Batch, Pool
+from glunet.training.ranks import Alone
 from glunet.training.scenes import Recipe
 
 BINS = ((0, 8), (8, 32), (32, 96), (96, 1000))  # of the true displacement, pixels of 256
@@ -43,43 +44,57 @@ def validation_recipe() -> Recipe:
 
 
 def fixed_pairs(
-    encoder: GLUNet, photographs: Photographs, pairs: int = 64, keep_images: bool = False, at_once: int = 16
+    encoder: GLUNet,
+    photographs: Photographs,
+    pairs: int = 64,
+    keep_images: bool = False,
+    at_once: int = 16,
+    part: tuple[int, int] = (0, 1),
 ) -> list[Batch]:
-    """Pairs of views at 256, encoded once, the same for every run on the same photographs."""
-    recipe = dataclasses.replace(Recipe(), any_angle=0.0)
+    """Pairs of views at 256, encoded once, the same for every run on the same photographs.
+
+    Args:
+        part: (rank, ranks) of processes that train together: the ranks' pairs together are those of one process.
+    """
+    rank, ranks = part
+    mine = len(range(rank, -(-pairs // SCENES), ranks))  # batches of scenes, dealt out in turn
+    if mine == 0:
+        return []
     pool = Pool(
-        encoder,
-        photographs,
-        recipe,
-        SQUARE,
-        memory=1 << 40,
-        capacity=pairs,
-        views=2,
-        seed=SEED,
-        keep_images=keep_images,
-    )
-    while len(pool) < pairs:
+        encoder, photographs, validation_recipe(), SQUARE, memory=1 << 40, capacity=mine * SCENES, views=2, seed=SEED,
+        keep_images=keep_images, part=part,
+    )  # fmt: skip
+    while not pool.full:
         pool.refresh()
+    numbers = [i for i in range(mine * SCENES) if (i // SCENES * ranks + rank) * SCENES + i % SCENES < pairs]
     batches = []
-    for first in range(0, pairs, at_once):
-        numbers = list(range(first, min(first + at_once, pairs)))
-        zeros = torch.zeros(len(numbers), dtype=torch.long)
-        batches.append(pool.pairs(numbers, zeros, zeros + 1))
+    for first in range(0, len(numbers), at_once):
+        some = numbers[first : first + at_once]
+        zeros = torch.zeros(len(some), dtype=torch.long)
+        batches.append(pool.pairs(some, zeros, zeros + 1))
     return batches
 
 
 @torch.no_grad()
-def validate(network: GLUNet, batches: list[Batch], levels: tuple[int, ...] = (4, 3, 2, 1)) -> dict[str, float]:
+def validate(
+    network: GLUNet, batches: list[Batch], levels: tuple[int, ...] = (4, 3, 2, 1), ranks: Alone | None = None
+) -> dict[str, float]:
     """End-point errors over the visible pixels of all pairs, in pixels of 256.
+
+    Args:
+        ranks: the processes whose pairs count together; each has its own in `batches`.
 
     Returns:
         "aepe4".."aepe1" of each level of `levels`; "motion", the mean displacement; and of the last level "pck1",
-        "pck5" and, by range of true displacement, "aepe 0-8" and so on.
+        "pck5" and, by range of true displacement, "aepe 0-8" and so on; the shares of pixels "covered" and "out of
+        view", which do not count.
     """
-    sums: dict[str, tuple[float, int]] = {}
+    names = [f"aepe{level}" for level in levels] + ["motion", "pck1", "pck5"]
+    names += [f"aepe {low}-{high}" for low, high in BINS] + ["covered", "out of view"]
+    sums = dict.fromkeys(names, (0.0, 0))
 
     def add(name: str, values: Tensor) -> None:
-        total, count = sums.get(name, (0.0, 0))
+        total, count = sums[name]
         sums[name] = (total + float(values.double().sum()), count + values.numel())
 
     network.eval()
@@ -90,10 +105,16 @@ def validate(network: GLUNet, batches: list[Batch], levels: tuple[int, ...] = (4
         for level, flow, t in zip(levels, flows, true, strict=True):
             error = (flow.float() - t.flow).norm(dim=1)[t.visible]
             add(f"aepe{level}", error)
-        motion = true[-1].flow.norm(dim=1)[true[-1].visible]
+        finest = true[-1]
+        motion = finest.flow.norm(dim=1)[finest.visible]
         add("motion", motion)
         add("pck1", (error <= 1).float())
         add("pck5", (error <= 5).float())
         for low, high in BINS:
             add(f"aepe {low}-{high}", error[(motion >= low) & (motion < high)])
-    return {name: total / max(count, 1) for name, (total, count) in sums.items()}
+        add("covered", (finest.in_view & ~finest.visible).float())
+        add("out of view", (~finest.in_view).float())
+    table = torch.tensor(list(sums.values()), dtype=torch.float64)
+    if ranks is not None:
+        table = ranks.sum(table)
+    return {name: total / max(count, 1) for name, (total, count) in zip(names, table.tolist(), strict=True)}

@@ -1,0 +1,58 @@
+"""The averaged weights: a running mean of those that learn, with BatchNorm's statistics of their own."""
+
+import torch
+from torch import nn
+
+from glunet.network.glunet import GLUNet
+from glunet.training.pool import Pool
+from glunet.training.ranks import Alone
+from glunet.training.recipes import Settings, Stage
+from glunet.training.validation import predict
+
+
+@torch.no_grad()
+def average(averaged: GLUNet, network: GLUNet, decay: float) -> None:
+    """One step of the running mean."""
+    for ours, theirs in zip(averaged.parameters(), network.parameters(), strict=True):
+        if theirs.requires_grad:
+            ours.lerp_(theirs, 1 - decay)
+
+
+@torch.no_grad()
+def estimate_statistics(
+    averaged: GLUNet, network: GLUNet, pools: list[Pool], stage: Stage, step: int, settings: Settings, ranks: Alone
+) -> None:
+    """BatchNorm's statistics of the averaged weights: their own, over some batches of all ranks.
+
+    Levels that the stage does not reach keep the network's. Nothing happens while the pools are empty.
+    """
+    filled = [pool for pool in pools if len(pool)]
+    if not filled:
+        return
+    norms = [m for m in averaged.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches that follow
+        norm.train()
+    for number in range(-(-settings.norm_batches // ranks.world)):
+        batch = filled[number % len(filled)].batch(stage.batch, (1 << 30) + step + number)
+        with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+            predict(averaged, *batch.features(averaged), stage.levels)
+    for ours, theirs in zip(norms, (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)), strict=True):
+        ours.eval()
+        if ours.num_batches_tracked == 0:
+            ours.load_state_dict(theirs.state_dict())
+        elif ranks.world > 1:
+            assert ours.running_mean is not None
+            assert ours.running_var is not None
+            ours.running_mean.copy_(ranks.sum(ours.running_mean) / ranks.world)
+            ours.running_var.copy_(ranks.sum(ours.running_var) / ranks.world)
+
+
+def train_mode(network: GLUNet, freeze_norms: bool) -> None:
+    """Everything learns; BatchNorm goes on with the statistics it has if they are frozen."""
+    network.train()
+    if freeze_norms:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()

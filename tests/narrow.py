@@ -1,0 +1,37 @@
+"""Training in seconds: a narrow encoder with random weights, and smooth noise in the place of photographs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from glunet import weight_files
+from glunet.network import encoder
+from glunet.training.photographs import Photographs
+
+
+def narrow_encoder(replace: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Correlations do not care how many channels there are; `replace` sets an attribute of a module."""
+    replace(encoder, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
+    torch.manual_seed(0)
+    state = {f"encoder.{key}": value for key, value in encoder.VGG16Pyramid().state_dict().items()}
+    for key, value in state.items():
+        if value.ndim == 4:  # zero-sum filters: otherwise random features are alike everywhere
+            state[key] = torch.nn.init.kaiming_normal_(value) - value.mean((1, 2, 3), keepdim=True)
+    replace(weight_files, "_encoder_file", lambda: state)
+
+
+class Noise(Photographs):
+    """Smooth random pictures in the place of photographs."""
+
+    def __init__(self, count: int = 6) -> None:
+        super().__init__([])
+        generator = torch.Generator().manual_seed(count)
+        noise = torch.rand((count, 3, 30, 40), generator=generator)
+        self.pictures = (torch.nn.functional.interpolate(noise, size=(240, 320)) * 255).to(torch.uint8)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return self.pictures[number]
