@@ -1,24 +1,22 @@
 """From images to a match: everything around the network that knows of files, sizes and units."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from glunet import flipping as mirror
-from glunet import frames
+from glunet import frames, twopass
 from glunet.confidence import Calibration
 from glunet.encoded import Encoded, MaskLike, open_image, together
 from glunet.errors import GlunetError
 from glunet.flow.geometry import frame_flow_to_source
 from glunet.images import ImageLike, grey_levels, image_size
 from glunet.match import Match, Provenance
-from glunet.memory import available_bytes, human, needed_bytes
+from glunet.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE
 
@@ -85,6 +83,8 @@ class Matcher:
         confidence: bool = True,
         source_mask: MaskLike | None = None,
         target_mask: MaskLike | None = None,
+        refine: Literal["homography"] | None = None,
+        rotations: bool = False,
     ) -> Match:
         """For every pixel of the target, where it is in the source.
 
@@ -96,13 +96,29 @@ class Matcher:
                 source is in the target; without, a match takes about two thirds of the time.
             source_mask, target_mask: H x W, true (or not zero) where the image is valid: what is black border or "no
                 data" is not matched.
+            refine: "homography" matches again with the source warped by the first pass's homography, and keeps the
+                better of both for each part (needs the extra "geometry" and `confidence`): for strong changes of
+                viewpoint.
+            rotations: try the source at four orientations on the cheap global level first, and match the best: for
+                pictures that may lie on their side.
 
         Raises:
             GlunetError: an image that cannot be used, or a pair that is too large for the memory there is.
         """
         self._check_memory(_size(source, "source"), _size(target, "target"), both=confidence)
-        opened_source = self._open(source, source_mask, "source")
-        return self._matches([opened_source], [self._open(target, target_mask, "target")], confidence)[0]
+        if refine not in (None, "homography") or (refine and not confidence):
+            raise GlunetError(
+                f"refine='{refine}', confidence={confidence} came: refine is None or, with confidence, 'homography'."
+            )
+        image, opened_target = self._open(source, source_mask, "source"), self._open(target, target_mask, "target")
+        turns = self._turns(image, opened_target) if rotations else 0
+        turned = image.turned(turns) if turns else image
+        found = self._matches([turned], [opened_target], confidence)[0]
+        if refine:
+            found = twopass.through_homography(
+                lambda s, t: self._matches([s], [t], True)[0], turned, opened_target, found
+            )
+        return twopass.turn_back(found, turns, image) if turns else found
 
     @torch.inference_mode()
     def encode(self, image: ImageLike, mask: MaskLike | None = None) -> Encoded:
@@ -121,7 +137,7 @@ class Matcher:
         size = image_size(image, "given")
         self._check_memory(size, size)
         encoded = self._open(image, mask, "given")
-        with self._memory(size, size, 1):
+        with out_of_memory_told(self.device, size, size, 1):
             self._features([encoded], self.framing.size(*encoded.size))
         return encoded
 
@@ -166,7 +182,7 @@ class Matcher:
         """B x 3 x H x W in 0..255, on the device -> B x 2 x H x W."""
         source_size, target_size = image_size(source), image_size(target)
         frame = self.framing.size(*target_size)
-        with self._memory(source_size, target_size, len(target)):
+        with out_of_memory_told(self.device, source_size, target_size, len(target)):
             target, flipped = self._mirrored(source, target)
             network: Any = self.network  # each has features of its own kind
             features = [network.encode(*self._prepare(images, frame)) for images in (target, source)]
@@ -179,7 +195,7 @@ class Matcher:
         source_size, target_size = sources[0].size, targets[0].size
         frame = self.framing.size(*target_size)
         backward: Tensor | None = None
-        with self._memory(source_size, target_size, len(targets)):
+        with out_of_memory_told(self.device, source_size, target_size, len(targets)):
             flipped = None
             if self.flipping:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
@@ -249,17 +265,10 @@ class Matcher:
     def _prepare(self, images: Tensor, frame: tuple[int, int]) -> tuple[Tensor, ...]:
         return frames.prepare(images, frame, self.uint8_truncation, self.framing.lnet)
 
-    @contextmanager
-    def _memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> Iterator[None]:
-        """Memory that runs out all the same becomes a sentence."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise _too_large(source_size, target_size, pairs, "no more", self.device) from error
-        except RuntimeError as error:
-            if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
-                raise
-            raise _too_large(source_size, target_size, pairs, "no more", self.device) from error
+    def _turns(self, source: Encoded, target: Encoded) -> int:
+        if self.network.config.network == "local-net":
+            raise GlunetError("local-net has no global level to tell orientations by: match without rotations.")
+        return twopass.best_turn(self.network, source, target, lambda image: self._prepare(image.pixels, _LNET))
 
     def _check_memory(
         self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int = 1, both: bool = False
@@ -268,7 +277,7 @@ class Matcher:
         decoded = 2 * pairs if both and height * width <= _LARGE else pairs
         available = available_bytes(self.device)
         if available is not None and needed_bytes(source_size, target_size, decoded, self.device) > available:
-            raise _too_large(source_size, target_size, pairs, human(available), self.device)
+            raise too_large(source_size, target_size, pairs, human(available), self.device)
 
 
 def _size(image: ImageLike | Encoded, role: str) -> tuple[int, int]:
@@ -277,15 +286,3 @@ def _size(image: ImageLike | Encoded, role: str) -> tuple[int, int]:
 
 def _arrays(flows: Tensor) -> list[Any]:
     return [np.ascontiguousarray(flow.permute(1, 2, 0).cpu().numpy()) for flow in flows]
-
-
-def _too_large(
-    source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, available: str, device: torch.device
-) -> GlunetError:
-    (source_height, source_width), (height, width) = source_size, target_size
-    what = f"{pairs} pairs of a target" if pairs > 1 else "A target"
-    needed = human(needed_bytes(source_size, target_size, pairs, device))
-    return GlunetError(
-        f"{what} of {width} x {height} and a source of {source_width} x {source_height} pixels need about {needed} of "
-        f"memory, but {available} is available on {device}: make the images smaller, above all the target."
-    )

@@ -3,10 +3,13 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from glunet.errors import GlunetError
 from glunet.frames import hnet_size
 
 # Bytes beside the network itself: fixed, for each pixel of the H-Net frame, and for each pixel of the two images. With
@@ -20,6 +23,34 @@ def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], pai
     frame_height, frame_width = hnet_size(*target_size)
     images = source_size[0] * source_size[1] + target_size[0] * target_size[1]
     return _FIXED + pairs * (_FRAME * frame_height * frame_width + _IMAGE * images)
+
+
+def too_large(
+    source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, available: str, device: torch.device
+) -> GlunetError:
+    """The sentence for pairs that need more than there is; `available` says how much that is."""
+    (source_height, source_width), (height, width) = source_size, target_size
+    what = f"{pairs} pairs of a target" if pairs > 1 else "A target"
+    needed = human(needed_bytes(source_size, target_size, pairs, device))
+    return GlunetError(
+        f"{what} of {width} x {height} and a source of {source_width} x {source_height} pixels need about {needed} of "
+        f"memory, but {available} is available on {device}: make the images smaller, above all the target."
+    )
+
+
+@contextmanager
+def out_of_memory_told(
+    device: torch.device, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int
+) -> Iterator[None]:
+    """Memory that runs out all the same becomes a `too_large`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise too_large(source_size, target_size, pairs, "no more", device) from error
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise too_large(source_size, target_size, pairs, "no more", device) from error
 
 
 def available_bytes(device: torch.device) -> int | None:

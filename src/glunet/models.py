@@ -69,8 +69,8 @@ def estimate(
     target, source = points.target.astype(np.float64), points.source.astype(np.float64)
     if len(target) < FEWEST[name]:
         raise GlunetError(
-            f"{_article(name)} needs {FEWEST[name]} or more confident correspondences, but the match has {len(target)}: "
-            "the images may not show the same thing; or lower `least`."
+            f"{_article(name)} needs {FEWEST[name]} or more confident correspondences, but the match has "
+            f"{len(target)}: the images may not show the same thing; or lower `least`."
         )
     if name == "essential":
         if cameras is None:
@@ -136,6 +136,6 @@ def _article(name: str) -> str:
 
 def _none(name: str, count: int) -> GlunetError:
     return GlunetError(
-        f"{_article(name)} was not found: no one explains enough of the {count} correspondences. The images may not show "
-        "the same thing, or not a rigid one; or raise `threshold`."
+        f"{_article(name)} was not found: no one explains enough of the {count} correspondences. The images may not "
+        "show the same thing, or not a rigid one; or raise `threshold`."
     )

@@ -33,6 +33,10 @@ def match(
         Path | None, typer.Option(help="Image of the source's size, black where it is not valid.", metavar="IMAGE")
     ] = None,
     target_mask: Annotated[Path | None, typer.Option(help="The same for the target.", metavar="IMAGE")] = None,
+    refine: Annotated[
+        str | None, typer.Option(help="'homography': match again through the first pass's homography.", metavar="HOW")
+    ] = None,
+    rotations: Annotated[bool, typer.Option("--rotations", help="Try the source at four orientations first.")] = False,
     confidence: Annotated[
         bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
     ] = True,
@@ -70,7 +74,13 @@ def match(
         matcher = load(weights, device, uint8_truncation, iterative_refinement)
         loaded = time.perf_counter()
         found = matcher.match(
-            source, target, confidence=confidence, source_mask=source_mask, target_mask=target_mask
+            source,
+            target,
+            confidence=confidence,
+            source_mask=source_mask,
+            target_mask=target_mask,
+            refine=refine,  # type: ignore[arg-type]  # what it may be the matcher says
+            rotations=rotations,
         )
         matched = time.perf_counter()
         pictures = [
