@@ -1,6 +1,7 @@
 """From images to a match: everything around the network that knows of files, sizes and units."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from glunet import flipping as mirror
-from glunet import frames, twopass
+from glunet import frames, many, twopass
 from glunet.confidence import Calibration
 from glunet.encoded import Encoded, MaskLike, open_image, together
 from glunet.errors import GlunetError
@@ -105,18 +106,18 @@ class Matcher:
         Raises:
             GlunetError: an image that cannot be used, or a pair that is too large for the memory there is.
         """
-        self._check_memory(_size(source, "source"), _size(target, "target"), both=confidence)
+        self._check_memory(self.size(source, "source"), self.size(target, "target"), both=confidence)
         if refine not in (None, "homography") or (refine and not confidence):
             raise GlunetError(
                 f"refine='{refine}', confidence={confidence} came: refine is None or, with confidence, 'homography'."
             )
-        image, opened_target = self._open(source, source_mask, "source"), self._open(target, target_mask, "target")
+        image, opened_target = self.open(source, source_mask, "source"), self.open(target, target_mask, "target")
         turns = self._turns(image, opened_target) if rotations else 0
         turned = image.turned(turns) if turns else image
-        found = self._matches([turned], [opened_target], confidence)[0]
+        found = self.matches([turned], [opened_target], confidence)[0]
         if refine:
             found = twopass.through_homography(
-                lambda s, t: self._matches([s], [t], True)[0], turned, opened_target, found
+                lambda s, t: self.matches([s], [t], True)[0], turned, opened_target, found
             )
         return twopass.turn_back(found, turns, image) if turns else found
 
@@ -136,10 +137,34 @@ class Matcher:
         """
         size = image_size(image, "given")
         self._check_memory(size, size)
-        encoded = self._open(image, mask, "given")
+        encoded = self.open(image, mask, "given")
         with out_of_memory_told(self.device, size, size, 1):
             self._features([encoded], self.framing.size(*encoded.size))
         return encoded
+
+    def match_many(
+        self,
+        pairs: Iterable[many.Pair],
+        *,
+        batch: int = 8,
+        confidence: bool = True,
+    ) -> Iterator[many.Outcome]:
+        """Matches one pair after the other: equal sizes together, results in order, as soon as they are there.
+
+        Args:
+            pairs: (source, target), each as for `match`. They are asked for as needed, 4 batches ahead at most, so that
+                a generator may give any number of them; within a batch an object in several pairs is encoded once.
+            batch: most pairs of equal sizes at once; fewer where memory is short.
+            confidence: as for `match`.
+
+        Yields:
+            `glunet.many.Outcome` for each pair: its number and the match, or why there is none: a pair that cannot be
+            used is named, and the others go on.
+
+        Raises:
+            GlunetError: if `batch` is not positive.
+        """
+        return many.match_many(self, pairs, batch, confidence)
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
         """The flow of a batch of pairs; nothing leaves the device.
@@ -167,7 +192,17 @@ class Matcher:
         self._check_memory(image_size(source), image_size(target), pairs=len(target))
         return self._flow(grey_levels(source, "source batch"), grey_levels(target, "target batch"))
 
-    def _open(self, image: ImageLike | Encoded, mask: MaskLike | None, role: str) -> Encoded:
+    @staticmethod
+    def size(image: ImageLike | Encoded, role: str = "given") -> tuple[int, int]:
+        """(height, width) of an image, without decoding it."""
+        return image.size if isinstance(image, Encoded) else image_size(image, role)
+
+    def open(self, image: ImageLike | Encoded, mask: MaskLike | None = None, role: str = "given") -> Encoded:
+        """The image as `matches` takes it; its features are not computed yet.
+
+        Raises:
+            GlunetError: as `match`; what another matcher encoded.
+        """
         settings = (id(self.network), self.uint8_truncation)
         if not isinstance(image, Encoded):
             return open_image(image, mask, role, self.device, settings)
@@ -190,8 +225,8 @@ class Matcher:
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
 
     @torch.inference_mode()
-    def _matches(self, sources: list[Encoded], targets: list[Encoded], both: bool) -> list[Match]:
-        """Matches of pairs, all sources and all targets of one size each."""
+    def matches(self, sources: list[Encoded], targets: list[Encoded], both: bool) -> list[Match]:
+        """Matches of pairs in one batch: all sources of one size, all targets of one size (`open`)."""
         source_size, target_size = sources[0].size, targets[0].size
         frame = self.framing.size(*target_size)
         backward: Tensor | None = None
@@ -278,10 +313,6 @@ class Matcher:
         available = available_bytes(self.device)
         if available is not None and needed_bytes(source_size, target_size, decoded, self.device) > available:
             raise too_large(source_size, target_size, pairs, human(available), self.device)
-
-
-def _size(image: ImageLike | Encoded, role: str) -> tuple[int, int]:
-    return image.size if isinstance(image, Encoded) else image_size(image, role)
 
 
 def _arrays(flows: Tensor) -> list[Any]:
