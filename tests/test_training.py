@@ -12,7 +12,7 @@ import torch
 
 from glunet.errors import GlunetError
 from glunet.network.glunet import GLUNetConfig
-from glunet.training.loop import schedule, train
+from glunet.training.loop import compile_decoders, schedule, train
 from glunet.training.loss import level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.scenes import Recipe, Truth
@@ -114,6 +114,17 @@ def test_a_gradient_that_is_not_finite_is_skipped(tmp_path: Path, monkeypatch: p
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert all(value.isfinite().all() for value in state["network"].values() if value.is_floating_point())
     assert len(calls) == 4
+
+
+def test_decoders_are_compiled_on_cuda_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *args: compiled.append(module))
+    assert not Settings().compile
+    train(Noise(), Noise(4), tmp_path, dataclasses.replace(ONE, steps=1, compile=True))
+    assert not compiled
+    network = read_weights(tmp_path / "weights.safetensors")[0]
+    assert compile_decoders(network, torch.device("cuda"))
+    assert compiled == [network.decoder4, network.decoder3, network.decoder2, network.decoder1]
 
 
 def test_a_folder_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Decoders through torch.compile; on CUDA only.")] = False,
     preview: Annotated[
         Path | None, typer.Option(help="Only draw a sheet of training pairs to this PNG file, and stop.")
     ] = None,
@@ -80,7 +81,7 @@ def train(
     if minutes is not None and steps is not None:
         raise GlunetError("Both --minutes and --steps are given; a run is bounded by one of them: leave one out.")
     settings = RECIPES[name]
-    changes: dict[str, Any] = {"seed": seed, "encoder_lr": encoder_lr}
+    changes: dict[str, Any] = {"seed": seed, "encoder_lr": encoder_lr, "compile": compile}
     if minutes is not None or steps is not None:
         changes |= {"minutes": minutes, "steps": steps}
     if lr is not None:

@@ -92,6 +92,8 @@ def train(
         step, began, made, due = state["step"], began - state["elapsed"], state["made"], state["due"]
         if state.get("ranks", 1) != ranks.world:
             log.warning("%d processes go on with the run of %d: on other data", ranks.world, state.get("ranks", 1))
+    if settings.compile:
+        compile_decoders(network, ranks.device)
     learner = ranks.learner(network)
     elapsed, stop = ranks.agree(time.monotonic() - began, False)
 
@@ -179,6 +181,15 @@ def train(
             stage = settings.stages[-1]
             pools = _pools(pools, stage, encoder, photographs, settings, made, due, ranks)
         return save(stage)
+
+
+def compile_decoders(network: GLUNet, device: torch.device) -> bool:
+    """Compile the four decoders in place, on CUDA only; whether it was done."""
+    if device.type != "cuda":
+        return False
+    for decoder in (network.decoder4, network.decoder3, network.decoder2, network.decoder1):
+        decoder.compile()
+    return True
 
 
 def _computation(batch: Batch, stage: Stage, extra: int, bf16: bool) -> Callable[[GLUNet], Computed]:

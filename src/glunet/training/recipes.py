@@ -77,6 +77,8 @@ class Settings:
         freeze_norms: leave BatchNorm's statistics as they are, for fine-tuning on few photographs.
         encoder_lr: of the encoder; 0 keeps VGG-16 frozen, which lets features be kept and is several times as fast.
         every: minutes between checkpoints.
+        compile: decoders through torch.compile, on CUDA only, whatever is asked for elsewhere: compiling takes minutes,
+            which a CPU does not earn back. Off until `python -m benchmarks.training --compile` says that it pays there.
         pool_memory: bytes of features kept for each frame size.
         photometric: strength of the photometric differences.
         config: the network, for a run that starts afresh.
@@ -97,6 +99,7 @@ class Settings:
     seed: int = 0
     every: float = 8.0
     bf16: bool = True
+    compile: bool = False
     pool_memory: int = 1 << 30
     photometric: float = 1.0
     recipe: Recipe = field(default_factory=Recipe)

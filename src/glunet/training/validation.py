@@ -95,7 +95,8 @@ def validate(
 
     def add(name: str, values: Tensor) -> None:
         total, count = sums[name]
-        sums[name] = (total + float(values.double().sum()), count + values.numel())
+        # On the CPU: not every device has float64.
+        sums[name] = (total + float(values.cpu().double().sum()), count + values.numel())
 
     network.eval()
     for batch in batches:
