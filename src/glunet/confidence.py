@@ -81,8 +81,12 @@ class Calibration:
 
     def confidence(self, trip: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """Shares for round trips in units of the tolerance (any shape), of a pair whose pixels in view are `seen`."""
+        return self.with_median(trip, pair_median(trip, seen))
+
+    def with_median(self, trip: np.ndarray, median: float) -> np.ndarray:
+        """As `confidence`, of a pair whose median is known."""
         table = np.array(self.right)
-        row = np.interp(_log(pair_median(trip, seen)), _log(np.array(self.pair)), np.arange(len(table)))
+        row = np.interp(_log(median), _log(np.array(self.pair)), np.arange(len(table)))
         low = min(int(row), len(table) - 2) if len(table) > 1 else 0
         part = row - low
         shares = table[low] * (1 - part) + table[min(low + 1, len(table) - 1)] * part

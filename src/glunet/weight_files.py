@@ -17,6 +17,7 @@ from torch import Tensor
 
 from glunet._version import __version__
 from glunet.checkpoint import bare_state, is_official, official_config, our_state
+from glunet.confidence import Calibration
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.network.family import Config, Network, build, configure
@@ -77,7 +78,18 @@ def load(
         uint8_truncation=uint8_truncation,
         iterative_refinement=iterative_refinement,
         flipping=flipping,
+        calibration=_calibration(metadata, path),
     )
+
+
+def _calibration(metadata: dict[str, Any], path: Path) -> Calibration | None:
+    """What the weights know of their own errors; None where they were never calibrated."""
+    if "confidence" not in metadata:
+        return None
+    try:
+        return Calibration.from_metadata(metadata["confidence"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise GlunetError(f"{path} has a calibration that cannot be read: calibrate these weights again.") from error
 
 
 def read_network(name: str | Path) -> tuple[Network, dict[str, Any]]:
