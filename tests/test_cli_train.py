@@ -48,7 +48,8 @@ def test_trains_reports_and_goes_on(photos: Path, tmp_path: Path, monkeypatch: p
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "1 images left out" in done.output
-    assert "9 photographs to learn from, 1 held back" in done.output
+    assert "9 photographs to learn from, 1 held back to validate on; the largest has 160 x 120 pixels" in done.output
+    assert "the first step in about" in done.output
     assert str(run / "weights.safetensors") in done.output.replace("\n", "")
     assert read_weights(run / "weights.safetensors")[1]["training"]["steps"] == 2
     page = (run / "report.md").read_text()
@@ -91,6 +92,7 @@ def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "my run" / "report.md").exists(), "who wants to stop does not wait for a report"
     monkeypatch.setattr(loop, "step_loss", real)
     done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert "going on at step 1" in done.output
     assert "step 5: AEPE" in done.output
     assert (tmp_path / "my run" / "report.md").exists()
 
@@ -118,6 +120,15 @@ def check_validation(run: Path, output: str) -> None:
             # The page's weights are float16 by then, its target, source and truth the same.
             assert np.array_equal(np.asarray(page)[:, :512], np.asarray(shown)[:, :512])
             assert np.array_equal(np.asarray(page)[:, -256:], np.asarray(shown)[:, -256:])
+
+
+def test_little_memory_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from glunet import memory
+
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 400_000)
+    done = CliRunner().invoke(app, ["train", str(photos), "--out", str(tmp_path / "run"), "--init", "nothing"])
+    assert "no file and no name" in str(done.exception)
+    assert "Of these 0 MB stay in memory" in " ".join(done.output.split())
 
 
 def test_preview_is_a_picture(photos: Path, tmp_path: Path) -> None:

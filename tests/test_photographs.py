@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "a.jpg").write_bytes(jpeg(900, 500))
     (tmp_path / "below" / "b.JPEG").write_bytes(jpeg(120, 100))
     (tmp_path / "tiny.jpg").write_bytes(jpeg(40, 100))
-    (tmp_path / "broken.jpg").write_bytes(jpeg(300, 300)[:400])
+    (tmp_path / "broken.jpg").write_bytes(jpeg(300, 300)[:9000])
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "notes.txt").write_text("notes")
     with tarfile.open(tmp_path / "more.tar", "w") as tar:
@@ -45,10 +45,43 @@ def test_finds_checks_and_decodes(folder: Path) -> None:
     assert len(photographs) + len(complaints) == 7
     assert any("tiny.jpg" in c and "under 64" in c for c in complaints)
     assert any("text.png" in c for c in complaints)
-    shapes = {
-        tuple(photographs[i].shape) for i in range(len(photographs)) if "broken" not in str(photographs.places[i])
-    }
-    assert shapes == {(3, 400, 720), (3, 100, 120), (3, 150, 200), (3, 150, 300)}
+    assert photographs.largest == (900, 500)
+    assert photographs.needed == 3 * (400 * 720 + 300 * 300 + 100 * 120 + 150 * 200 + 150 * 300)
+    shapes = [tuple(photographs[i].shape) for i in range(len(photographs))]
+    assert set(shapes) == {(3, 400, 720), (3, 100, 120), (3, 150, 200), (3, 150, 300)}
+
+
+def test_a_photograph_cut_off_gives_its_place_to_the_next(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photographs = Photographs(find(folder))
+    photographs.check()
+    number = next(i for i, place in enumerate(photographs.places) if "broken" in str(place))
+    assert photographs[number] is photographs[(number + 1) % len(photographs)]
+    assert photographs[number] is photographs[number]
+    assert caplog.text.count("broken.jpg cannot be decoded") == 1
+    alone = Photographs([photographs.places[number]])
+    with pytest.raises(GlunetError, match="None of 1 photographs can be decoded"):
+        alone[0]
+
+
+def test_sixteen_bits_are_not_cut_off(tmp_path: Path) -> None:
+    """Thermal cameras and microscopes: the same grey levels as a matcher sees."""
+    levels = np.linspace(0, 65535, 100 * 80).astype(np.uint16).reshape(80, 100)
+    Image.fromarray(levels).save(tmp_path / "a.png")
+    Image.fromarray(levels).save(tmp_path / "b.tif")
+    for place in find(tmp_path):
+        picture = decode(place)
+        assert picture.shape == (3, 80, 100)
+        assert np.abs(picture[0].numpy() - levels / 257).max() <= 0.51
+
+
+def test_huge_photographs_are_said_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large.jpg").write_bytes(jpeg(300, 200))
+    (tmp_path / "huge.jpg").write_bytes(jpeg(900, 500))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)  # Pillow warns from there, refuses from twice that
+    photographs = Photographs(find(tmp_path))
+    (complaint,) = photographs.check()
+    assert "huge.jpg: over 178 megapixels" in complaint
+    assert photographs[0].shape == (3, 200, 300)
 
 
 def test_memory_is_bounded(folder: Path) -> None:

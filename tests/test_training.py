@@ -6,12 +6,14 @@ import os
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from glunet.errors import GlunetError
 from glunet.network.glunet import GLUNetConfig
+from glunet.training.estimate import seconds_a_view, views_first
 from glunet.training.loop import compile_decoders, schedule, train
 from glunet.training.loss import level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
@@ -200,6 +202,34 @@ def test_a_damaged_state_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.pt").write_bytes(content)
     with pytest.raises(GlunetError, match="or damaged; pass a new folder as --out, or remove it"):
         train(Noise(), Noise(4), tmp_path, ONE)
+
+
+def test_the_first_step_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many views as are then made, of a new run and of one that goes on."""
+    from glunet.training import pool
+
+    made: list[int] = []
+
+    def make_views(*args: Any) -> Any:
+        made.append(args[1] * args[2])
+        return real(*args)
+
+    real = pool.make_views
+    monkeypatch.setattr(pool, "make_views", make_views)
+    settings = dataclasses.replace(
+        ONE, steps=1, pool_memory=1 << 27, stages=(dataclasses.replace(ONE.stages[0], refresh=2.0),)
+    )
+    announced = views_first(settings)
+    train(Noise(), Noise(4), tmp_path, settings)
+    assert announced == sum(made) - 16, "but for the scenes that the step itself adds"
+    made.clear()
+    settings = dataclasses.replace(settings, steps=2)
+    state = read_state(tmp_path / "state.pt")
+    assert state is not None
+    announced = views_first(settings, state)
+    train(Noise(), Noise(4), tmp_path, settings)
+    assert announced == sum(made) - 32
+    assert seconds_a_view(Noise(), settings, torch.device("cpu")) > 0
 
 
 def test_schedule_warms_up_and_decays() -> None:

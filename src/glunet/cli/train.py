@@ -114,28 +114,77 @@ def _photographs(
     console: "Console", photos: list[Path], validation: list[Path] | None
 ) -> "tuple[Photographs, Photographs]":
     """What to learn from and what to hold back; what is wrong with the folder is said first."""
+    from glunet.memory import human
     from glunet.training.photographs import Photographs, find
 
-    photographs = Photographs(find(photos))
+    photographs = Photographs(find(photos), _room())
     _check(console, photographs)
+    needed, largest = photographs.needed, photographs.largest
     if validation:
-        held_back = Photographs(find(validation))
+        held_back = Photographs(find(validation), _room())
         _check(console, held_back)
     else:
         if len(photographs) < FEWEST:
             raise GlunetError(
                 f"{len(photographs)} usable photographs; expected at least {FEWEST} (200 or more are better)."
             )
-        held_back = Photographs(photographs.places[::20])
-        photographs = Photographs([p for i, p in enumerate(photographs.places) if i % 20])
+        held_back = Photographs(photographs.places[::20], photographs.memory)
+        photographs = Photographs([p for i, p in enumerate(photographs.places) if i % 20], photographs.memory)
+        photographs.needed = needed
     if not len(photographs) or not len(held_back):
         raise GlunetError("No usable photographs are left; see above what is wrong with them.")
-    console.print(f"{len(photographs)} photographs to learn from, {len(held_back)} held back to validate on")
+    console.print(
+        f"{len(photographs)} photographs to learn from, {len(held_back)} held back to validate on; the largest has "
+        f"{largest[0]} x {largest[1]} pixels. Kept at {photographs.short_side} on their short side: {human(needed)}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if needed > photographs.memory:
+        console.print(
+            f"Of these {human(photographs.memory)} stay in memory, the rest is decoded each time anew: smaller copies "
+            f"of the photographs, {photographs.short_side} pixels on their short side, make that quicker.",
+            style="yellow",
+            soft_wrap=True,
+        )
     return photographs, held_back
 
 
+def _room() -> int:
+    """Bytes for decoded photographs: 4 GB, or a quarter of what is free."""
+    import torch
+
+    from glunet.memory import available_bytes
+
+    free = available_bytes(torch.device("cpu"))
+    return 4 << 30 if free is None else min(4 << 30, free // 4)
+
+
+def _say_costs(console: "Console", photographs: "Photographs", out: Path, settings: "Settings", ranks: "Alone") -> None:
+    """How long it takes until the first step, and memory that may not be enough."""
+    import torch
+
+    from glunet.memory import available_bytes, human
+    from glunet.training.estimate import memory, seconds_a_view, views_first
+    from glunet.training.state import read_state
+
+    state = read_state(out / "state.pt")
+    if state is not None:
+        console.print(f"{out} holds a run: going on at step {state['step']}", soft_wrap=True, highlight=False)
+    views = views_first(settings, state, ranks.world)
+    seconds = views * seconds_a_view(photographs, settings, ranks.device)
+    console.print(f"the first step in about {max(1, round(seconds))} s: {round(views)} views are encoded before it")
+    free, needed = available_bytes(torch.device("cpu")), memory(settings, photographs)
+    if ranks.device.type == "cpu" and free is not None and needed > free:
+        console.print(
+            f"This run may take {human(needed)} of memory, and {human(free)} is free: close other programs.",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
 def _check(console: "Console", photographs: "Photographs", shown: int = 5) -> None:
-    complaints = photographs.check()
+    with console.status(f"looking through {len(photographs)} images"):
+        complaints = photographs.check()
     if complaints:
         console.print(f"{len(complaints)} images left out, which cannot be read or are too small:", style="yellow")
         for complaint in complaints[:shown]:
@@ -166,6 +215,7 @@ def _run(
     if ranks.rank > 0:
         run_training(photographs, held_back, out, settings, ranks.device, init, ranks=ranks)
         return
+    _say_costs(console, photographs, out, settings, ranks)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, Record(out) as record:
         task = progress.add_task("encoding the first scenes", total=1.0)

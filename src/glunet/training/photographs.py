@@ -1,9 +1,11 @@
 """Photographs to learn from: any folder or tar files of images, decoded once, memory bounded."""
 
+import contextlib
 import io
 import logging
 import tarfile
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from glunet.errors import GlunetError
+from glunet.images import load_image
 
 log = logging.getLogger(__name__)
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 SHORT_SIDE = 400  # photographs are kept at most this large: views are rendered at 256 from their central parts
 SMALLEST = 64  # a photograph below this many pixels a side has nothing to teach
+HUGE = 178_956_970  # pixels above which Pillow refuses: half a gigabyte to decode
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, GlunetError)
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,25 @@ class Place:
     offset: int = 0
     size: int = 0
 
-    def read(self) -> bytes:
-        if self.member is None:
-            return self.path.read_bytes()
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Image.Image]:
+        """The image, of which only the header is read at first; a file is never in memory as a whole.
+
+        Raises:
+            One of BROKEN: if it is none, or too small or too large.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is large is said below
+            try:
+                image = Image.open(self.path if self.member is None else io.BytesIO(self._bytes()))
+            except Image.DecompressionBombError as error:
+                raise ValueError(f"over {HUGE // 10**6} megapixels; cut it into pieces") from error
+        with image:
+            if min(image.size) < SMALLEST:
+                raise ValueError(f"{image.width} x {image.height} pixels, under {SMALLEST} a side")
+            yield image
+
+    def _bytes(self) -> bytes:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -82,13 +103,15 @@ def decode(place: Place, short_side: int = SHORT_SIDE) -> Tensor:
     """One photograph as 3 x H x W uint8, RGB, EXIF rotation applied, its short side at most `short_side`.
 
     Raises:
-        OSError, UnidentifiedImageError, ValueError: if it cannot be decoded or is under 64 pixels a side.
+        One of BROKEN: if it cannot be decoded or is under 64 pixels a side.
     """
-    with Image.open(io.BytesIO(place.read())) as image:
-        if min(image.size) < SMALLEST:
-            raise ValueError(f"{image.width} x {image.height} pixels, under {SMALLEST} a side")
+    with place.open() as image:
         image.draft("RGB", (short_side, short_side))  # JPEGs of any size are decoded near the size wanted
-        picture = ImageOps.exif_transpose(image).convert("RGB")
+        if image.mode.startswith(("I", "F")):  # 16 bits and more, as a matcher takes them: Pillow would cut them off
+            levels = load_image(image, str(place)).round().clamp(0, 255).to(torch.uint8)
+            picture = Image.fromarray(levels.permute(1, 2, 0).numpy())
+        else:
+            picture = ImageOps.exif_transpose(image).convert("RGB")
     scale = short_side / min(picture.size)
     if scale < 1:
         picture = picture.resize(
@@ -104,13 +127,19 @@ class Photographs:
         places: what `find` found.
         memory: bytes of decoded photographs to keep; beyond it they are decoded again.
         short_side: see `decode`.
+
+    Attributes:
+        needed: bytes that all would take, known after `check`.
+        largest: (width, height) of the largest, likewise.
     """
 
     def __init__(self, places: Sequence[Place], memory: int = 4 << 30, short_side: int = SHORT_SIDE) -> None:
         self.places = list(places)
         self.short_side = short_side
-        self._memory = memory
+        self.memory = memory
+        self.needed, self.largest = 0, (0, 0)
         self._kept: dict[int, Tensor] = {}
+        self._broken: set[int] = set()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -118,29 +147,53 @@ class Photographs:
         return len(self.places)
 
     def __getitem__(self, number: int) -> Tensor:
-        """Photograph `number`, 3 x H x W uint8."""
+        """Photograph `number`, 3 x H x W uint8; the next one in the place of one that turns out to be broken.
+
+        Raises:
+            GlunetError: if none can be decoded.
+        """
+        while len(self._broken) < len(self):
+            if number not in self._broken:
+                try:
+                    return self._decoded(number)
+                except BROKEN as error:
+                    self._broken.add(number)
+                    log.warning("%s cannot be decoded (%s); another takes its place", self.places[number], error)
+            number = (number + 1) % len(self)
+        raise GlunetError(f"None of {len(self)} photographs can be decoded; see above why.")
+
+    def _decoded(self, number: int) -> Tensor:
         picture = self._kept.get(number)
         if picture is None:
             picture = decode(self.places[number], self.short_side)
             with self._lock:
-                if number not in self._kept and self._bytes + picture.numel() <= self._memory:
+                if number not in self._kept and self._bytes + picture.numel() <= self.memory:
                     self._kept[number] = picture
                     self._bytes += picture.numel()
         return picture
 
     def check(self) -> list[str]:
-        """Drop what cannot be read or is too small (by opening, not decoding, each); one sentence for each dropped."""
+        """Drop what is no image or is too small, as their headers say; one sentence for each dropped.
+
+        Thousands of huge files take seconds so; what is cut off further down is found when its turn comes.
+        """
         good, complaints = [], []
+        self.needed = 0
         for place in self.places:
             try:
-                with Image.open(io.BytesIO(place.read())) as image:
-                    if min(image.size) < SMALLEST:
-                        raise ValueError(f"{image.width} x {image.height} pixels, under {SMALLEST} a side")
-                    image.verify()
-                good.append(place)
-            except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+                with place.open() as image:
+                    size = image.size
+                    if image.format != "JPEG" and size[0] * size[1] < 1 << 24:
+                        image.verify()
+            except BROKEN as error:
                 complaints.append(f"{place}: {error}")
+                continue
+            good.append(place)
+            self.largest = max(self.largest, size, key=lambda s: s[0] * s[1])
+            shrunk = min(1.0, self.short_side / min(size))
+            self.needed += 3 * round(size[0] * shrunk) * round(size[1] * shrunk)
         self.places = good
         self._kept.clear()
+        self._broken.clear()
         self._bytes = 0
         return complaints

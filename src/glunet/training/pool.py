@@ -95,12 +95,8 @@ class Pool:
         self.encoder, self.photographs, self.recipe = encoder, photographs, recipe
         self.frame, self.views, self.seed, self.photometric = frame, views, seed, photometric
         self.keep_images, self.part = keep_images, part
-        # Two bytes of each number: level 1 has 8 a pixel of the frame, level 2 has 4, the L-Net's two levels 6 a
-        # pixel of 256 x 256, of which an equal frame shares 4 with level 2; images have 3.
-        pixels, small = frame[0] * frame[1], LNET_SIZE**2
-        numbers = 3 * (pixels + small) if keep_images else 12 * pixels + (2 if frame == SQUARE else 6) * small
-        places = memory // (2 * numbers * views * SCENES)
-        self.places = max(1, min(places, -(-capacity // SCENES)))
+        places = room(memory, frame, views, keep_images)
+        self.places = min(places, max(1, -(-capacity // SCENES)))
         self.held: list[Features | Images | None] = [None] * self.places
         self.scenes: list[Scenes | None] = [None] * self.places
         self.due = 0.0  # batches of new scenes that the loop owes the pool
@@ -169,6 +165,15 @@ class Pool:
         return Batch(
             gather(target), gather(source), Scenes.cat(scenes), target.to(device), source.to(device), self.frame
         )
+
+
+def room(memory: int, frame: tuple[int, int], views: int = 4, keep_images: bool = False) -> int:
+    """How many batches of scenes find room in `memory` bytes, at least one."""
+    # Two bytes of each number: level 1 has 8 a pixel of the frame, level 2 has 4, the L-Net's two levels 6 a
+    # pixel of 256 x 256, of which an equal frame shares 4 with level 2; images have 3.
+    pixels, small = frame[0] * frame[1], LNET_SIZE**2
+    numbers = 3 * (pixels + small) if keep_images else 12 * pixels + (2 if frame == SQUARE else 6) * small
+    return max(1, memory // (2 * numbers * views * SCENES))
 
 
 def encode(network: GLUNet, high: Tensor, low: Tensor, at_once: int = 16) -> Features:

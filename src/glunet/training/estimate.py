@@ -1,0 +1,64 @@
+"""How long it takes until the first step, and how much memory: said before it happens."""
+
+import time
+from typing import Any
+
+import torch
+
+from glunet.frames import prepare
+from glunet.network.glunet import GLUNet
+from glunet.training.photographs import Photographs
+from glunet.training.pool import SCENES, SQUARE, encode, room
+from glunet.training.recipes import Settings
+from glunet.training.views import make_views
+
+VIEWS = 4  # of a scene that is learned from; two of one that is validated on
+
+
+def views_first(settings: Settings, state: dict[str, Any] | None = None, ranks: int = 1) -> float:
+    """How many views of 256 x 256 are made and encoded before the first step of a run, or of one that goes on.
+
+    Args:
+        state: what it goes on from (`state.read_state`); larger views count as the more.
+    """
+    views = 2.0 * settings.validation_pairs / ranks
+    if state is None:
+        stage, made = settings.stages[0], {}
+    else:
+        bound = settings.steps or 60 * (settings.minutes or 0)
+        progress = (state["step"] if settings.steps else state["elapsed"]) / bound
+        stage = next((s for s in settings.stages if progress < s.until), settings.stages[-1])
+        made = state["made"]
+    live = settings.encoder_lr > 0
+    needed = -(-2 * stage.batch // SCENES)
+    for frame in stage.frames:
+        places = room(settings.pool_memory, frame, VIEWS, live)
+        again = min(places, made.get(frame, 0))
+        larger = frame[0] * frame[1] / (SQUARE[0] * SQUARE[1])
+        first = frame == stage.frames[0]  # other frames' scenes are made when their turn comes
+        views += SCENES * VIEWS * larger * max(again, min(places, needed) if first else 0)
+    return views
+
+
+def seconds_a_view(photographs: Photographs, settings: Settings, device: torch.device) -> float:
+    """Measured: a few photographs decoded, their views rendered, and encoded unless the encoder learns too."""
+    encoder = GLUNet.__new__(GLUNet)
+    torch.nn.Module.__init__(encoder)
+    with torch.random.fork_rng():
+        encoder.encoder = GLUNet(settings.config).encoder.to(device, torch.bfloat16 if settings.bf16 else torch.float32)
+    seconds = 0.0
+    for number in range(2):  # the first one warms up
+        began = time.perf_counter()
+        images = make_views(photographs, SCENES, VIEWS, SQUARE, (settings.seed, number), settings.recipe, device).images
+        if settings.encoder_lr == 0:
+            high, low = prepare(images.flatten(0, 1), SQUARE)
+            with torch.no_grad():
+                float(encode(encoder, high, low).level4[0, 0, 0, 0])  # which waits for the device
+        seconds = time.perf_counter() - began
+    return seconds / (SCENES * VIEWS)
+
+
+def memory(settings: Settings, photographs: Photographs) -> int:
+    """Bytes at most, about: photographs and features that are kept, and what a step takes beside them."""
+    pools = max(len(stage.frames) for stage in settings.stages) * settings.pool_memory
+    return min(photographs.needed, photographs.memory) + pools + (2 << 30)
