@@ -77,7 +77,9 @@ def _batch(matcher: "Matcher", group: list[tuple[int, Pair]], confidence: bool) 
     if not opened:
         return outcomes
     try:
-        matches = matcher.matches([s for _, (s, _) in opened], [t for _, (_, t) in opened], confidence)
+        sources, targets = [s for _, (s, _) in opened], [t for _, (_, t) in opened]
+        tile = matcher.tile(sources[0].size, targets[0].size, confidence) if len(opened) == 1 else None
+        matches = matcher.matches(sources, targets, confidence, tile)
     except GlunetError as error:
         return outcomes | {number: Outcome(number, None, _named(number, error)) for number, _ in opened}
     return outcomes | {number: Outcome(number, match, None) for (number, _), match in zip(opened, matches, strict=True)}

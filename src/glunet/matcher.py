@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from glunet import flipping as mirror
-from glunet import frames, many, twopass
+from glunet import frames, many, tiles, twopass
 from glunet.confidence import Calibration
 from glunet.encoded import Encoded, MaskLike, open_image, together
 from glunet.errors import GlunetError
@@ -19,7 +19,7 @@ from glunet.images import ImageLike, grey_levels, image_size
 from glunet.match import Match, Provenance
 from glunet.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.network.family import Network
-from glunet.network.glunet import LNET_SIZE
+from glunet.network.glunet import LNET_SIZE, GLUNet
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class Matcher:
         target_mask: MaskLike | None = None,
         refine: Literal["homography"] | None = None,
         rotations: bool = False,
+        max_memory: int | None = None,
     ) -> Match:
         """For every pixel of the target, where it is in the source.
 
@@ -102,11 +103,13 @@ class Matcher:
                 viewpoint.
             rotations: try the source at four orientations on the cheap global level first, and match the best: for
                 pictures that may lie on their side.
+            max_memory: bytes to stay below; by default what there is. A pair that needs more is matched in tiles
+                (`glunet.tiles`), with the same result, as long as its features fit.
 
         Raises:
             GlunetError: an image that cannot be used, or a pair that is too large for the memory there is.
         """
-        self._check_memory(self.size(source, "source"), self.size(target, "target"), both=confidence)
+        tile = self.tile(self.size(source, "source"), self.size(target, "target"), confidence, max_memory)
         if refine not in (None, "homography") or (refine and not confidence):
             raise GlunetError(
                 f"refine='{refine}', confidence={confidence} came: refine is None or, with confidence, 'homography'."
@@ -114,10 +117,10 @@ class Matcher:
         image, opened_target = self.open(source, source_mask, "source"), self.open(target, target_mask, "target")
         turns = self._turns(image, opened_target) if rotations else 0
         turned = image.turned(turns) if turns else image
-        found = self.matches([turned], [opened_target], confidence)[0]
+        found = self.matches([turned], [opened_target], confidence, tile)[0]
         if refine:
             found = twopass.through_homography(
-                lambda s, t: self.matches([s], [t], True)[0], turned, opened_target, found
+                lambda s, t: self.matches([s], [t], True, tile)[0], turned, opened_target, found
             )
         return twopass.turn_back(found, turns, image) if turns else found
 
@@ -136,10 +139,10 @@ class Matcher:
             GlunetError: an image or mask that cannot be used, or one too large for the memory there is.
         """
         size = image_size(image, "given")
-        self._check_memory(size, size)
+        tile = self.tile(size, size)
         encoded = self.open(image, mask, "given")
         with out_of_memory_told(self.device, size, size, 1):
-            self._features([encoded], self.framing.size(*encoded.size))
+            self._features([encoded], self.framing.size(*encoded.size), tile)
         return encoded
 
     def match_many(
@@ -225,8 +228,15 @@ class Matcher:
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
 
     @torch.inference_mode()
-    def matches(self, sources: list[Encoded], targets: list[Encoded], both: bool) -> list[Match]:
-        """Matches of pairs in one batch: all sources of one size, all targets of one size (`open`)."""
+    def matches(
+        self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None
+    ) -> list[Match]:
+        """Matches of pairs in one batch: all sources of one size, all targets of one size (`open`).
+
+        Args:
+            both: in both directions.
+            tile: side of the tiles to match a single pair in; None for the whole at once.
+        """
         source_size, target_size = sources[0].size, targets[0].size
         frame = self.framing.size(*target_size)
         backward: Tensor | None = None
@@ -236,14 +246,14 @@ class Matcher:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
                 pixels, flipped = self._mirrored(*batches)
                 targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]
-            there, here = self._features(sources, frame), self._features(targets, frame)
-            if both and frame[0] * frame[1] <= _LARGE:
+            there, here = self._features(sources, frame, tile), self._features(targets, frame, tile)
+            if both and frame[0] * frame[1] <= _LARGE and tile is None:
                 first, second = together([here, there]), together([there, here])
                 flow, backward = self._decode_both(first, second, target_size, source_size, frame)
             else:
-                flow = self._decode(here, there, target_size, source_size, frame)
+                flow = self._decode(here, there, target_size, source_size, frame, tile)
                 if both:
-                    backward = self._decode(there, here, source_size, target_size, frame)
+                    backward = self._decode(there, here, source_size, target_size, frame, tile)
             if flipped is not None:
                 flow = mirror.unmirror_flow(flow, flipped)
                 if backward is not None:
@@ -254,11 +264,15 @@ class Matcher:
             for f, b, s, t in zip(_arrays(flow), back, sources, targets, strict=True)
         ]
 
-    def _features(self, images: list[Encoded], frame: tuple[int, int]) -> Any:
+    def _features(self, images: list[Encoded], frame: tuple[int, int], tile: int | None = None) -> Any:
         """The features of images of one size, as a batch; those not known yet are encoded in one."""
         new = list({id(image): image for image in images if not image.knows(frame)}.values())
-        if len(new) > 1:
-            network: Any = self.network
+        network: Any = self.network
+        if tile is not None:
+            for image in new:
+                high, low = self._prepare(image.pixels, frame)
+                image.keep(frame, tiles.encode(network, high, low, tile))
+        elif len(new) > 1:
             batch = network.encode(*self._prepare(torch.cat([image.pixels for image in new]), frame))
             for i, image in enumerate(new):
                 image.keep(frame, type(batch)(*(level[i : i + 1] for level in batch)))
@@ -267,10 +281,16 @@ class Matcher:
         )
 
     def _decode(
-        self, here: Any, there: Any, size: tuple[int, int], other_size: tuple[int, int], frame: tuple[int, int]
+        self,
+        here: Any,
+        there: Any,
+        size: tuple[int, int],
+        other_size: tuple[int, int],
+        frame: tuple[int, int],
+        tile: int | None = None,
     ) -> Tensor:
         """Features -> flow on the grid of `size`, in pixels of the other image."""
-        return self._finish(self._last(here, there, frame), size, other_size, frame)
+        return self._finish(self._last(here, there, frame, tile), size, other_size, frame)
 
     def _decode_both(
         self, here: Any, there: Any, size: tuple[int, int], other_size: tuple[int, int], frame: tuple[int, int]
@@ -279,10 +299,12 @@ class Matcher:
         forward, backward = self._last(here, there, frame).chunk(2)
         return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
 
-    def _last(self, here: Any, there: Any, frame: tuple[int, int]) -> Tensor:
+    def _last(self, here: Any, there: Any, frame: tuple[int, int], tile: int | None = None) -> Tensor:
         extra = frames.extra_levels(*frame) if self.iterative_refinement else 0
         logger.debug("frame %s, %d extra levels", frame, extra)
         network: Any = self.network
+        if tile is not None:
+            return tiles.decode(network, here, there, extra, tile)
         return network.decode(here, there, extra)[-1]
 
     def _finish(
@@ -305,13 +327,39 @@ class Matcher:
             raise GlunetError("local-net has no global level to tell orientations by: match without rotations.")
         return twopass.best_turn(self.network, source, target, lambda image: self._prepare(image.pixels, _LNET))
 
-    def _check_memory(
-        self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int = 1, both: bool = False
-    ) -> None:
+    def tile(
+        self,
+        source_size: tuple[int, int],
+        target_size: tuple[int, int],
+        both: bool = True,
+        max_memory: int | None = None,
+    ) -> int | None:
+        """The side of the tiles in which to match a pair of these sizes, (height, width); None for all at once.
+
+        Raises:
+            GlunetError: if it is too large even so.
+        """
+        if max_memory is not None and max_memory < 1:
+            raise GlunetError(f"max_memory is {max_memory} bytes: it must be positive, 8e9 for 8 GB.")
+        available = available_bytes(self.device) if max_memory is None else int(max_memory)
+        if available is None or self._needed(source_size, target_size, 1, both) <= available:
+            return None
+        side = None
+        if isinstance(self.network, GLUNet):
+            side = tiles.fitting_side(source_size, target_size, self.framing.size(*target_size), available)
+        if side is None:
+            raise too_large(source_size, target_size, 1, human(available), self.device)
+        logger.info("%s by %s px of target are matched in tiles of %d", *target_size, side)
+        return side
+
+    def _needed(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, both: bool) -> int:
         height, width = frames.hnet_size(*target_size)
         decoded = 2 * pairs if both and height * width <= _LARGE else pairs
+        return needed_bytes(source_size, target_size, decoded, self.device)
+
+    def _check_memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> None:
         available = available_bytes(self.device)
-        if available is not None and needed_bytes(source_size, target_size, decoded, self.device) > available:
+        if available is not None and self._needed(source_size, target_size, pairs, False) > available:
             raise too_large(source_size, target_size, pairs, human(available), self.device)
 
 

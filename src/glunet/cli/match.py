@@ -37,6 +37,9 @@ def match(
         str | None, typer.Option(help="'homography': match again through the first pass's homography.", metavar="HOW")
     ] = None,
     rotations: Annotated[bool, typer.Option("--rotations", help="Try the source at four orientations first.")] = False,
+    max_memory: Annotated[
+        float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
+    ] = None,
     confidence: Annotated[
         bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
     ] = True,
@@ -81,6 +84,7 @@ def match(
             target_mask=target_mask,
             refine=refine,  # type: ignore[arg-type]  # what it may be the matcher says
             rotations=rotations,
+            max_memory=None if max_memory is None else int(max_memory * 1e9),
         )
         matched = time.perf_counter()
         pictures = [

@@ -1,0 +1,155 @@
+"""Pairs too large for the memory at once: the same network, its H-Net in tiles.
+
+Only the L-Net sees a whole image, and at 256 x 256 that is small. All after it looks at a neighbourhood: the encoder at
+some 30 pixels, a decoder at 6 positions of its grid, level 1 with its refinement at 40. So each part is computed for a
+tile with that much around it, and of the result only the tile is kept: it is what the whole image would give, and there
+is no seam to blend. What stays in memory is the features of both images (48 bytes for each pixel of the frame and
+image), instead of all that lies between them and the flow.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glunet.flow.geometry import pixel_grid, resize_bilinear, sample
+from glunet.network.correlation import local_correlation
+from glunet.network.decoder import SLOPE
+from glunet.network.glunet import Features, GLUNet, _double
+
+logger = logging.getLogger(__name__)
+
+ENCODER_MARGIN = 32  # pixels: VGG up to its third pooling reaches 26, and tiles start at multiples of 8
+MARGIN2, MARGIN1 = 8, 48  # positions of level 2's grid and of level 1's
+TILES = (2048, 1536, 1024, 768, 512, 256)  # sides tried, in pixels of the frame
+# Bytes: of a tile's pixel while it is decoded, and for each pixel of the frame: features of two images, flows.
+_TILE, _KEPT, _IMAGE, _FIXED = 900, 130, 60, 200_000_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """A tile with what is around it, along one axis: the tile is `start:stop`, all that is computed `low:high`."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+class Place(NamedTuple):
+    """A tile of the plane."""
+
+    y: Window
+    x: Window
+
+    def all(self) -> tuple[slice, slice]:
+        """What is computed."""
+        return slice(self.y.low, self.y.high), slice(self.x.low, self.x.high)
+
+    def kept(self) -> tuple[slice, slice]:
+        """What is kept of it, in the whole."""
+        return slice(self.y.start, self.y.stop), slice(self.x.start, self.x.stop)
+
+    def inner(self) -> tuple[slice, slice]:
+        """What is kept of it, within what was computed."""
+        return slice(self.y.start - self.y.low, self.y.stop - self.y.low), slice(
+            self.x.start - self.x.low, self.x.stop - self.x.low
+        )
+
+
+def places(size: tuple[int, int], side: int, margin: int) -> Iterator[Place]:
+    """Tiles of at most `side` that cover (height, width), each with up to `margin` around it."""
+
+    def windows(length: int) -> list[Window]:
+        return [
+            Window(start, min(start + side, length), max(0, start - margin), min(length, start + side + margin))
+            for start in range(0, length, side)
+        ]
+
+    for y in windows(size[0]):
+        for x in windows(size[1]):
+            yield Place(y, x)
+
+
+def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], frame: tuple[int, int], side: int) -> int:
+    """An upper estimate of what matching in tiles of this side takes, sizes as (height, width)."""
+    images = source_size[0] * source_size[1] + target_size[0] * target_size[1]
+    tile = min((side + 8 * MARGIN1) ** 2, frame[0] * frame[1])
+    return _FIXED + _TILE * tile + _KEPT * frame[0] * frame[1] + _IMAGE * images
+
+
+def fitting_side(
+    source_size: tuple[int, int], target_size: tuple[int, int], frame: tuple[int, int], available: int
+) -> int | None:
+    """The largest side of tiles that the memory allows; None if none does."""
+    return next((side for side in TILES if needed_bytes(source_size, target_size, frame, side) <= available), None)
+
+
+def encode(network: GLUNet, image: Tensor, image_256: Tensor, side: int) -> Features:
+    """As `network.encode`, a tile at a time."""
+    height, width = image.shape[-2:]
+    low = network.encode(image_256, image_256)
+    level2 = image.new_empty(1, 256, height // 8, width // 8)
+    level1 = image.new_empty(1, 128, height // 4, width // 4)
+    for place in places((height, width), side, ENCODER_MARGIN):
+        part = network.encoder(_part(image, place.all()), levels=(2, 3))
+        for level, features, stride in ((level2, part[3], 8), (level1, part[2], 4)):
+            _part(level, _divided(place.kept(), stride)).copy_(_part(features, _divided(place.inner(), stride)))
+    return Features(low.level4, low.level3, level2, level1)
+
+
+def decode(network: GLUNet, target: Features, source: Features, extra_levels: int, side: int) -> Tensor:
+    """As `network.decode`, levels 2 and 1 a tile at a time: flow1, 1 x 2 x h/4 x w/4."""
+    flow3 = network.level3(target, source, network.level4(target, source))
+    extra = network.between(target, source, flow3, extra_levels)
+    start = resize_bilinear(extra[-1] if extra else network.to_hnet_frame(flow3, target), target.level2.shape[-2:])
+    size2, size1 = target.level2.shape[-2:], target.level1.shape[-2:]
+    flow, upsampled = start.new_empty(1, 2, *size1), start.new_empty(1, 2, *size1)
+    for place in places((size2[0], size2[1]), side // 8, MARGIN2):
+        part = _part(start, place.all())
+        scores = _scores(network, target.level2, source.level2, part, place, 1 / 8)
+        features, residual = network.decoder2(torch.cat((scores, part), dim=1))
+        finer = residual + part
+        finer = network.upsample_flow2(finer) if network.config.upsampling == "transposed" else _double(finer)
+        kept, inner = _doubled(place.kept()), _doubled(place.inner())
+        _part(flow, kept).copy_(_part(finer, inner))
+        _part(upsampled, kept).copy_(_part(network.upsample_features2(features).float(), inner))
+    result = torch.empty_like(flow)
+    tiles = list(places((size1[0], size1[1]), side // 4, MARGIN1))
+    for number, place in enumerate(tiles, start=1):
+        logger.info("tile %d of %d", number, len(tiles))
+        part = _part(flow, place.all())
+        scores = _scores(network, target.level1, source.level1, part, place, 1 / 4)
+        features, residual = network.decoder1(torch.cat((scores, part, _part(upsampled, place.all())), dim=1))
+        done = residual + part + network.refinement1(features)
+        _part(result, place.kept()).copy_(_part(done, place.inner()))
+    return result
+
+
+def _scores(network: GLUNet, target: Tensor, source: Tensor, flow: Tensor, place: Place, scale: float) -> Tensor:
+    """As `glunet.network.correlation.local_scores`, of a part of the target and the whole source."""
+    rows, columns = place.all()
+    grid = pixel_grid(rows.stop - rows.start, columns.stop - columns.start, flow.device)
+    corner = flow.new_tensor((columns.start, rows.start)).view(1, 2, 1, 1)
+    warped = sample(source, grid + corner + flow * scale)
+    scores = local_correlation(_part(target, place.all()), warped, network.config.radius)
+    return F.leaky_relu(scores.float(), SLOPE)
+
+
+def _part(planes: Tensor, place: tuple[slice, slice]) -> Tensor:
+    """A view of B x C x H x W."""
+    return planes[:, :, place[0], place[1]]
+
+
+def _divided(place: tuple[slice, slice], stride: int) -> tuple[slice, slice]:
+    rows, columns = place
+    return slice(rows.start // stride, rows.stop // stride), slice(columns.start // stride, columns.stop // stride)
+
+
+def _doubled(place: tuple[slice, slice]) -> tuple[slice, slice]:
+    rows, columns = place
+    return slice(2 * rows.start, 2 * rows.stop), slice(2 * columns.start, 2 * columns.stop)
