@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 from glunet.errors import GlunetError
 from glunet.network.glunet import GLUNetConfig
-from glunet.training.estimate import seconds_a_view, views_first
+from glunet.training.estimate import bfloat16_pays, seconds_a_view, views_first
 from glunet.training.loop import compile_decoders, schedule, train
 from glunet.training.loss import level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
@@ -118,6 +117,16 @@ def test_a_gradient_that_is_not_finite_is_skipped(tmp_path: Path, monkeypatch: p
     assert len(calls) == 4
 
 
+def test_a_hopeless_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from glunet.training import loop
+
+    real = loop.step_loss
+    monkeypatch.setattr(loop, "HOPELESS", 3)
+    monkeypatch.setattr(loop, "step_loss", lambda *args: (real(*args)[0] * float("inf"), 0.0))
+    with pytest.raises(GlunetError, match="last 3 steps were not finite"):
+        train(Noise(), Noise(4), tmp_path, dataclasses.replace(ONE, steps=9))
+
+
 def test_decoders_are_compiled_on_cuda_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *args: compiled.append(module))
@@ -179,13 +188,16 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert weights.stat().st_mtime_ns == before
     # Killed between its last state and its weights, it makes them anew.
     weights.unlink()
+    (tmp_path / ".part-1234abcd-weights.safetensors").write_bytes(b"half")
     assert train(Noise(), Noise(4), tmp_path, ONE) == numbers
     assert read_weights(weights)[1]["training"]["steps"] == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.pt", "weights.safetensors"]
 
 
 def test_a_full_disk_is_said_and_leaves_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     write_state(path, {"step": 1})
+    resource = pytest.importorskip("resource")
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
@@ -229,6 +241,9 @@ def test_the_first_step_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyP
     announced = views_first(settings, state)
     train(Noise(), Noise(4), tmp_path, settings)
     assert announced == sum(made) - 32
+    assert state["bf16"] is False
+    assert bfloat16_pays(torch.device("cpu")) in (True, False)
+    assert not bfloat16_pays(torch.device("meta")), "which computes nothing"
     assert seconds_a_view(Noise(), settings, torch.device("cpu")) > 0
 
 

@@ -61,6 +61,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Decoders through torch.compile; on CUDA only.")] = False,
+    bf16: Annotated[
+        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where that is faster.")
+    ] = None,
     preview: Annotated[
         Path | None, typer.Option(help="Only draw a sheet of training pairs to this PNG file, and stop.")
     ] = None,
@@ -73,7 +76,7 @@ def train(
 
     from glunet.training.ranks import join
     from glunet.training.recipes import RECIPES
-    from glunet.weight_files import pick_device
+    from glunet.weight_files import find, pick_device
 
     name = recipe or ("finetune" if init else "full")
     if name not in RECIPES:
@@ -102,12 +105,24 @@ def train(
         raise GlunetError(
             "--out is missing; name the folder of the run (or --preview sheet.png to look at pairs first)."
         )
+    from glunet.training.estimate import bfloat16_pays
     from glunet.training.real import open_real
+    from glunet.training.state import read_state
 
     real = [open_real(one) for one in validate_on or ()]
     for one in real:
         console.print(f"also validated on {one}", highlight=False)
-    _run(console, photographs, held_back, out, settings, ranks, init, real)
+    if init is not None:
+        find(init)  # a mistake is said before there is a folder of a run
+    state = read_state(out / "state.pt") if ranks.rank == 0 else None
+    if bf16 is None and ranks.rank == 0:  # a run goes on as it began
+        bf16 = state["bf16"] if state and "bf16" in state else bfloat16_pays(ranks.device)
+    settings = dataclasses.replace(settings, bf16=ranks.from_first(bf16))
+    if state is not None:
+        console.print(f"{out} holds a run: going on at step {state['step']}", soft_wrap=True, highlight=False)
+    elif init is not None:
+        console.print(f"a warm restart from {init}: its weights, a new optimiser", soft_wrap=True, highlight=False)
+    _run(console, photographs, held_back, out, settings, ranks, init, real, state)
 
 
 def _photographs(
@@ -159,20 +174,23 @@ def _room() -> int:
     return 4 << 30 if free is None else min(4 << 30, free // 4)
 
 
-def _say_costs(console: "Console", photographs: "Photographs", out: Path, settings: "Settings", ranks: "Alone") -> None:
+def _say_costs(
+    console: "Console", photographs: "Photographs", settings: "Settings", ranks: "Alone", state: dict[str, Any] | None
+) -> None:
     """How long it takes until the first step, and memory that may not be enough."""
     import torch
 
     from glunet.memory import available_bytes, human
     from glunet.training.estimate import memory, seconds_a_view, views_first
-    from glunet.training.state import read_state
 
-    state = read_state(out / "state.pt")
-    if state is not None:
-        console.print(f"{out} holds a run: going on at step {state['step']}", soft_wrap=True, highlight=False)
     views = views_first(settings, state, ranks.world)
     seconds = views * seconds_a_view(photographs, settings, ranks.device)
-    console.print(f"the first step in about {max(1, round(seconds))} s: {round(views)} views are encoded before it")
+    console.print(
+        f"the first step in about {max(1, round(seconds))} s: {round(views)} views are encoded before it "
+        f"(in {'bfloat16' if settings.bf16 else 'float32'})",
+        soft_wrap=True,
+        highlight=False,
+    )
     free, needed = available_bytes(torch.device("cpu")), memory(settings, photographs)
     if ranks.device.type == "cpu" and free is not None and needed > free:
         console.print(
@@ -202,20 +220,18 @@ def _run(
     ranks: "Alone",
     init: str | None,
     real: "list[RealSet]",
+    state: dict[str, Any] | None,
 ) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from glunet.training.loop import train as run_training
     from glunet.training.record import Record
     from glunet.training.report import draw_pairs, fixed_images, write_report
-    from glunet.weight_files import find
 
-    if init is not None:
-        find(init)  # a mistake is said before there is a folder of a run
     if ranks.rank > 0:
         run_training(photographs, held_back, out, settings, ranks.device, init, ranks=ranks)
         return
-    _say_costs(console, photographs, out, settings, ranks)
+    _say_costs(console, photographs, settings, ranks, state)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, Record(out) as record:
         task = progress.add_task("encoding the first scenes", total=1.0)

@@ -33,6 +33,7 @@ from glunet.weight_files import encoder_state, network_state, read_weights, save
 
 log = logging.getLogger(__name__)
 
+HOPELESS = 50  # steps in a row whose gradient is not finite
 Report = Callable[[dict[str, Any]], None]
 Show = Callable[[int, GLUNet, Batch], None]
 
@@ -107,7 +108,7 @@ def train(
             state = {
                 "network": network_state(network, live), "averaged": network_state(averaged, live),
                 "optimiser": optimiser.state_dict(), "step": step, "elapsed": time.monotonic() - began,
-                "made": made, "due": due, "ranks": ranks.world,
+                "made": made, "due": due, "ranks": ranks.world, "bf16": settings.bf16,
             }  # fmt: skip
             write_state(run / "state.pt", state)
         if not settings.freeze_norms:
@@ -129,12 +130,14 @@ def train(
         return numbers
 
     run.mkdir(parents=True, exist_ok=True)
+    for part in run.glob(".part-*") if ranks.rank == 0 else ():  # of a run that was killed while it wrote
+        part.unlink(missing_ok=True)
     if progress() >= 1 and (done := ranks.from_first(_finished(run / "weights.safetensors", step))):
         return done
     fixed = fixed_pairs(encoder, held_back, settings.validation_pairs, keep_images=live, part=(ranks.rank, ranks.world))
     pools: list[Pool] = []
     stage: Stage | None = None
-    saved, skipped = elapsed, 0
+    saved, skipped, in_a_row = elapsed, 0, 0
     with stop_requests(patient=ranks.world > 1) as stopped:
         while progress() < 1 and not stop:
             now = next(s for s in settings.stages if progress() < s.until)
@@ -157,9 +160,15 @@ def train(
             if torch.isfinite(norm):
                 optimiser.step()
                 average(averaged, network, min(settings.ema, (1 + step) / (10 + step)))
+                in_a_row = 0
             else:
-                skipped += 1
+                skipped, in_a_row = skipped + 1, in_a_row + 1
                 log.warning("step %d: the gradient is not finite; skipped (%d so far)", step, skipped)
+                if in_a_row == HOPELESS:
+                    raise GlunetError(
+                        f"The gradients of the last {HOPELESS} steps were not finite; the last checkpoint in {run} is "
+                        "from before: start another run from its weights (--init) with a lower --lr."
+                    )
             step += 1
             elapsed, stop = ranks.agree(time.monotonic() - began, stopped())
             if step % 20 == 0:

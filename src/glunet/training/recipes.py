@@ -77,6 +77,8 @@ class Settings:
         freeze_norms: leave BatchNorm's statistics as they are, for fine-tuning on few photographs.
         encoder_lr: of the encoder; 0 keeps VGG-16 frozen, which lets features be kept and is several times as fast.
         every: minutes between checkpoints.
+        bf16: encoder and decoders in bfloat16, but for what must not (heads, normalisation, coordinates, loss). The
+            command line measures whether it pays.
         compile: decoders through torch.compile, on CUDA only, whatever is asked for elsewhere: compiling takes minutes,
             which a CPU does not earn back. Off until `python -m benchmarks.training --compile` says that it pays there.
         pool_memory: bytes of features kept for each frame size.
