@@ -3,6 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,6 +39,11 @@ class Encoded:
     def size(self) -> Size:
         """(height, width)."""
         return (self.pixels.shape[-2], self.pixels.shape[-1])
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """H x W x 3 uint8."""
+        return self.pixels[0].round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
     def features(self, network: Network, frame: Size, prepared: Callable[[], tuple[Tensor, ...]]) -> Any:
         """The features in a frame of (height, width), computed at most once.

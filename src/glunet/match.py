@@ -1,5 +1,6 @@
 """The answer for one pair of images."""
 
+import io
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from glunet import confidence as trust
-from glunet import models
+from glunet import drawing, models
 from glunet._version import __version__
 from glunet.confidence import Calibration, Kind, Verdict, flow_tensor
 from glunet.errors import GlunetError
@@ -58,6 +59,7 @@ class Match:
             for, and then no confidence better than "in view" is known.
         calibration: what the weights know of their own errors; None for weights without.
         source_valid, target_valid: the masks that came with the images, H x W bool; None where all pixels count.
+        pictures: source and target, H x W x 3 uint8, to be shown; None where they are not known.
     """
 
     flow: np.ndarray
@@ -67,6 +69,7 @@ class Match:
     calibration: Calibration | None = None
     source_valid: np.ndarray | None = None
     target_valid: np.ndarray | None = None
+    pictures: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def target_size(self) -> tuple[int, int]:
@@ -155,6 +158,7 @@ class Match:
             self.calibration,
             source_valid=self.target_valid,
             target_valid=self.source_valid,
+            pictures=None if self.pictures is None else (self.pictures[1], self.pictures[0]),
         )
 
     def at(self, points: np.ndarray, of: str = "target", least: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -275,6 +279,24 @@ class Match:
         if image.dtype.kind != "f":
             warped = np.rint(warped)
         return np.ascontiguousarray(warped, image.dtype).reshape(*self.target_size, *image.shape[2:])
+
+    def show(self) -> Image.Image:
+        """A picture of the match: both images, the warped source, the flow, and how well it fits."""
+        return drawing.show(self)
+
+    def draw(self, count: int = 50, least: float = 0.5, seed: int = 0) -> Image.Image:
+        """The target and the source, with lines between `count` correspondences (`sample`).
+
+        Raises:
+            GlunetError: if the match does not know its images.
+        """
+        return drawing.draw(self, count, least, seed)
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows a match."""
+        buffer = io.BytesIO()
+        self.show().save(buffer, "PNG")
+        return buffer.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> list[Path]:
         """Writes the flow, with its provenance: .flo, .png (KITTI's 16 bits, +-512 px at most) or .npz, by the suffix.

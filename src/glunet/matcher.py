@@ -241,11 +241,11 @@ class Matcher:
         frame = self.framing.size(*target_size)
         backward: Tensor | None = None
         with out_of_memory_told(self.device, source_size, target_size, len(targets)):
-            flipped = None
+            flipped, asked = None, targets
             if self.flipping:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
                 pixels, flipped = self._mirrored(*batches)
-                targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]
+                targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, asked, strict=True)]
             there, here = self._features(sources, frame, tile), self._features(targets, frame, tile)
             if both and frame[0] * frame[1] <= _LARGE and tile is None:
                 first, second = together([here, there]), together([there, here])
@@ -260,8 +260,8 @@ class Matcher:
                     backward = mirror.unmirror_backward(backward, flipped, target_size[1])
         back = _arrays(backward) if backward is not None else [None] * len(targets)
         return [
-            Match(f, source_size, self.provenance, b, self.calibration, s.valid, t.valid)
-            for f, b, s, t in zip(_arrays(flow), back, sources, targets, strict=True)
+            Match(f, source_size, self.provenance, b, self.calibration, s.valid, t.valid, (s.picture, t.picture))
+            for f, b, s, t in zip(_arrays(flow), back, sources, asked, strict=True)
         ]
 
     def _features(self, images: list[Encoded], frame: tuple[int, int], tile: int | None = None) -> Any:

@@ -74,6 +74,7 @@ def turn_back(match: Match, quarters: int, source: Encoded) -> Match:
         backward=None if backward is None else np.ascontiguousarray(backward, np.float32),
         source_size=source.size,
         source_valid=source.valid,
+        pictures=None if match.pictures is None else (source.picture, match.pictures[1]),
     )
 
 
