@@ -58,6 +58,12 @@ def test_two_ranks_learn_as_one_from_different_scenes(tmp_path: Path, monkeypatc
     for key, value in state["network"].items():
         assert torch.equal(value, first["network"][key]), key
 
+    # Stopped after its second step and taken up again, it comes to the same.
+    assert first["stopped"] == second["stopped"] == 2
+    assert first["again"] == second["again"] == first["numbers"]
+    parts = torch.load(tmp_path / "parts" / "state.pt", weights_only=True)
+    assert_equal(parts["network"], state["network"])
+
     # The gradient of the first step is the mean of what each rank's own scenes give one process.
     narrow_encoder(monkeypatch.setattr)
     torch.manual_seed(SETTINGS.seed)

@@ -1,6 +1,6 @@
 """What torchrun starts in test_distributed.py: one process of two, which tells what it did in OUT/RANK.pt.
 
-two_ranks.py OUT         a run of three steps, as library code starts it
+two_ranks.py OUT         a run of three steps, as library code starts it; and one that rank 0 stops, and goes on
 two_ranks.py OUT PHOTOS  `glunet train`, bounded by an hour; rank 1 has another clock, and is asked to stop in step 3
 """
 
@@ -17,6 +17,7 @@ import torch
 
 from glunet.cli import app
 from glunet.training import loop, pool, recipes
+from glunet.training.ranks import join
 from glunet.training.recipes import Settings, Stage
 from narrow import Noise, narrow_encoder
 
@@ -51,7 +52,7 @@ def listen() -> None:
 
     def step(*args: Any) -> Any:
         told["steps"] += 1
-        if len(sys.argv) > 2 and RANK == 1 and told["steps"] == 3:
+        if told["steps"] == told.get("stop at") and len(sys.argv) - 2 == RANK:
             os.kill(os.getpid(), signal.SIGTERM)
         return step_loss(*args)
 
@@ -63,8 +64,16 @@ def main() -> None:
     narrow_encoder()
     listen()
     if len(sys.argv) == 2:
-        told["numbers"] = loop.train(Noise(), Noise(4), out / "run", SETTINGS)
+        ranks = join("cpu")
+        told["numbers"] = loop.train(Noise(), Noise(4), out / "run", SETTINGS, ranks=ranks)
+        whole = told | {"network": told["network"].state_dict(), "scenes": list(told["scenes"])}
+        told["stop at"] = 5
+        loop.train(Noise(), Noise(4), out / "parts", SETTINGS, ranks=ranks)
+        whole["stopped"] = told["steps"] - 3
+        whole["again"] = loop.train(Noise(), Noise(4), out / "parts", SETTINGS, ranks=ranks)
+        torch.save(whole, out / f"{RANK}.pt")
     else:
+        told["stop at"] = 3
         recipes.RECIPES["full"] = dataclasses.replace(SETTINGS, steps=None, minutes=60)
         if RANK == 1:
             loop.time = SimpleNamespace(monotonic=lambda: 1e6 + 1e3 * time.monotonic())
@@ -72,8 +81,8 @@ def main() -> None:
             ["train", sys.argv[2], "--out", str(out / "run"), "--minutes", "60", "--device", "cpu"],
             standalone_mode=False,
         )
-    told["network"] = told["network"].state_dict()
-    torch.save(told, out / f"{RANK}.pt")
+        told["network"] = told["network"].state_dict()
+        torch.save(told, out / f"{RANK}.pt")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ averaged, so that all hold the same weights. Rank 0's clock is everybody's, a st
 alone writes.
 
 BatchNorm is not synchronised while it learns: a rank's batch of 8 to 32 different scenes says enough, synchronising
-would add two exchanges a layer to every step, and torch has it for CUDA only. What is saved does not hang on that: the
-statistics of the averaged weights are estimated anew at each checkpoint, over batches of all ranks (`averaging`).
+would add two exchanges a layer to every step, and torch has it for CUDA only. The running statistics of the network
+that learns are rank 0's. What is saved does not hang on them: the statistics of the averaged weights are estimated anew
+at each checkpoint, over batches of all ranks (`averaging`).
 """
 
 import os
@@ -72,8 +73,7 @@ class Together(Alone):
             accelerator=device.type,
             devices=here,
             num_nodes=int(os.environ["WORLD_SIZE"]) // here,
-            # A stage may leave levels out. BatchNorm's statistics stay each rank's own, see above.
-            strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False),
+            strategy=DDPStrategy(find_unused_parameters=True),  # a stage may leave levels out
         )
         self.fabric.launch()
         super().__init__(self.fabric.device)
