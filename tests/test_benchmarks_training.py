@@ -11,7 +11,8 @@ from glunet.training.recipes import FULL, Settings
 from narrow import Noise, narrow_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-training = pytest.importorskip("benchmarks.training")
+
+from benchmarks import training  # noqa: E402
 
 
 def test_a_stage_is_measured_in_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
