@@ -95,7 +95,7 @@ class Matcher:
                 uint8, uint16 or floats in 0..1, at least 32 pixels a side. Their sizes may differ. Or what `encode`
                 made.
             confidence: match in both directions, which tells how far to trust the answer and where each pixel of the
-                source is in the target; without, a match takes about two thirds of the time.
+                source is in the target; a match without takes about five sixths of the time.
             source_mask, target_mask: H x W, true (or not zero) where the image is valid: what is black border or "no
                 data" is not matched.
             refine: "homography" matches again with the source warped by the first pass's homography, and keeps the
