@@ -12,7 +12,7 @@ from narrow import Noise, narrow_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import training  # noqa: E402
+from benchmarks import training
 
 
 def test_a_stage_is_measured_in_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
