@@ -142,7 +142,7 @@ def test_bad_input(tmp_path, monkeypatch, capsys, caplog, name, what, make, expe
         made = matcher()
         if name == "beyond KITTI's range":
             flow = torch.full((1, 2, 48, 64), 600.0)
-            monkeypatch.setattr(made, "_flow", lambda source, target: flow)
+            monkeypatch.setattr(made, "_finish", lambda *_: flow)
         monkeypatch.setattr(weight_files, "load", lambda *settings: made)
     if what == "memory":
         monkeypatch.setattr(matcher_module, "available_bytes", lambda device: 1000)

@@ -54,11 +54,11 @@ def test_flow_is_that_of_the_whole_image(extra):
         whole = network().decode(target, source, extra).flow1
         tiled = tiles.decode(network(), target, source, extra, 256)
     assert whole.std() > 1
-    # What is left is rounding: a thousandth of the flow (its values reach hundreds), and no more of it at a seam.
+    # What is left is rounding, by the shapes of the convolutions: a thousandth of the flow, whose values reach hundreds,
+    # at the seams as everywhere.
     apart = (whole - tiled).abs()
-    assert apart.mean() < 1e-3 * whole.std()
-    assert apart[..., 63:65].mean() < 3 * apart.mean()
-    assert apart[..., 63:65, :].mean() < 3 * apart.mean()
+    for part in (apart, apart[..., 63:65], apart[..., 63:65, :]):
+        assert part.mean() < 1e-3 * whole.std()
 
 
 def test_max_memory_decides(caplog, monkeypatch):

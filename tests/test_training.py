@@ -23,7 +23,7 @@ from narrow import Noise, narrow_encoder
 
 STAGES = (
     Stage("global", 0.4, (4,), batch=2, refresh=0.3),
-    Stage("all", 0.7, (4, 3, 2, 1), batch=2, refresh=0.3),
+    Stage("all", 0.7, (4, 3, 2, 1), batch=2, refresh=0.3, coarse=2),
     Stage("large", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, frames=((256, 264),), extra=0.5, robust=True),
 )
 SETTINGS = Settings(

@@ -7,11 +7,11 @@ recipe (`recipes`). What a step learns from is a function of the seed and the st
 """
 
 import copy
+import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,8 @@ def train(
             numbers |= one(averaged, settings.bf16)
         metadata = {
             "training": {"steps": step, "hours": round(elapsed / 3600, 3), "stage": stage.name, "seed": settings.seed,
-                         "init": str(init or "vgg16"), "recipe": asdict(settings.recipe), "processes": ranks.world},
+                         "init": str(init or "vgg16"), "recipe": dataclasses.asdict(settings.recipe),
+                         "processes": ranks.world},
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
         save_weights(run / "weights.safetensors", network_state(averaged, live), network.config, metadata)
@@ -152,8 +153,9 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * schedule(step, progress(), settings)
             batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
+            coarse = pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
             train_mode(network, settings.freeze_norms)
-            value, error = learner(_computation(batch, stage, extra, settings.bf16))
+            value, error = learner(_computation(batch, coarse, stage, extra, settings.bf16))
             optimiser.zero_grad(set_to_none=True)
             ranks.backward(value)
             norm = nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], settings.clip)
@@ -201,10 +203,16 @@ def compile_decoders(network: GLUNet, device: torch.device) -> bool:
     return True
 
 
-def _computation(batch: Batch, stage: Stage, extra: int, bf16: bool) -> Callable[[GLUNet], Computed]:
+def _computation(
+    batch: Batch, coarse: Batch | None, stage: Stage, extra: int, bf16: bool
+) -> Callable[[GLUNet], Computed]:
     def compute(network: GLUNet) -> Computed:
         with torch.autocast(batch.scenes.plane.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return step_loss(network, batch, stage, extra)
+            value, error = step_loss(network, batch, stage, extra)
+            if coarse is None:
+                return value, error
+            lnet = dataclasses.replace(stage, levels=(4, 3), robust=False)
+            return value + step_loss(network, coarse, lnet, 0)[0], error
 
     return compute
 

@@ -19,6 +19,7 @@ class Stage:
         batch: pairs a step. BatchNorm in train mode wants at least 8 different scenes.
         refresh: batches of new scenes (4 scenes of 4 views) encoded a step, on average.
         frames: (height, width) of the scenes' views; each has a pool of its own, taken in turn.
+        coarse: pairs more a step of the 256 frame for the L-Net's two levels, which cost a tenth of all four.
         extra: share of steps with one extra level.
         robust: see `loss.level_error`.
     """
@@ -29,6 +30,7 @@ class Stage:
     batch: int
     refresh: float
     frames: tuple[tuple[int, int], ...] = ((256, 256),)
+    coarse: int = 0
     extra: float = 0.0
     robust: bool = False
 
@@ -37,13 +39,14 @@ class Stage:
 LARGE_FRAMES = ((256, 256), (384, 512), (512, 384), (368, 640))
 
 # glunet train PHOTOS --out RUN --minutes 120
-# The global level sees a hundred pairs a second on two CPU cores, and all large motion hangs on it; level 1 costs four
+# All large motion hangs on the global level, which sees a hundred pairs a second on two CPU cores and is the last to
+# stop getting better: it has a fifth of the run to itself and more pairs than the rest ever after. Level 1 costs four
 # times as much as all others together, so that it begins when what it starts from is good.
 FULL = (
-    Stage("global", 0.10, (4,), batch=32, refresh=0.25),
-    Stage("lnet", 0.28, (4, 3), batch=16, refresh=0.25),
-    Stage("all", 0.78, (4, 3, 2, 1), batch=16, refresh=0.25),
-    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES, extra=0.4, robust=True),
+    Stage("global", 0.20, (4,), batch=64, refresh=0.25),
+    Stage("lnet", 0.35, (4, 3), batch=32, refresh=0.25),
+    Stage("all", 0.80, (4, 3, 2, 1), batch=12, refresh=0.2, coarse=32),
+    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.1, frames=LARGE_FRAMES, coarse=32, extra=0.4, robust=True),
 )
 
 # glunet train PHOTOS --out RUN --init glunet --minutes 30
@@ -55,10 +58,11 @@ FINETUNE = (
 )
 
 # glunet train PHOTOS --out RUN --init RUN0/weights.safetensors --recipe continue --minutes 120
-# A warm restart of an unfinished full run: every level again, most of it on 256 frames, a quarter on larger ones.
+# A warm restart of an unfinished full run: the global level, then every one, the last quarter on larger frames too.
 CONTINUE = (
-    Stage("all", 0.7, (4, 3, 2, 1), batch=16, refresh=0.25),
-    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES, extra=0.4, robust=True),
+    Stage("global", 0.25, (4,), batch=64, refresh=0.25),
+    Stage("all", 0.75, (4, 3, 2, 1), batch=12, refresh=0.2, coarse=32),
+    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.1, frames=LARGE_FRAMES, coarse=32, extra=0.4, robust=True),
 )
 
 
