@@ -54,7 +54,7 @@ def test_flow_is_that_of_the_whole_image(extra):
         whole = network().decode(target, source, extra).flow1
         tiled = tiles.decode(network(), target, source, extra, 256)
     assert whole.std() > 1
-    # What is left is rounding, by the shapes of the convolutions: a thousandth of the flow, whose values reach hundreds,
+    # What is left is rounding, by the shapes of the convolutions: a thousandth of the flow (its values reach hundreds),
     # at the seams as everywhere.
     apart = (whole - tiled).abs()
     for part in (apart, apart[..., 63:65], apart[..., 63:65, :]):

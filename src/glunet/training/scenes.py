@@ -77,7 +77,7 @@ class Recipe:
     translation: float = 0.4
     rotation: float = math.radians(18)
     log_scale: float = 0.35
-    anisotropy: float = 0.15
+    anisotropy: float = 0.4
     corners: float = 0.28
     any_angle: float = 0.1
     still: float = 0.05
