@@ -90,7 +90,8 @@ def measure(stage: Stage, settings: Settings, photographs: Photographs, device: 
 
     def forward(number: int) -> torch.Tensor:
         train_mode(network, settings.freeze_norms)
-        return loop._computation(pool.batch(stage.batch, number), stage, 0, settings.bf16)(network)[0]
+        # Without the further pairs of the coarse levels: a row is of the pairs that all its levels see.
+        return loop._computation(pool.batch(stage.batch, number), None, stage, 0, settings.bf16)(network)[0]
 
     def backward(value: torch.Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)
