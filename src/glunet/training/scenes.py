@@ -60,7 +60,7 @@ class Recipe:
 
     Attributes:
         amounts: ranges of the amount of motion, which scales all that follows, and
-        shares: how often each is drawn (the issue's bins: 0-8, 8-32, 32-96, over 96 px of 256 at 20, 30, 30, 20 %).
+        shares: how often each is drawn.
         translation, rotation (radians), log_scale, anisotropy, corners: largest of each for a view at amount 1;
             two views differ by up to twice that.
         any_angle: share of scenes whose views are turned by any angle.
@@ -73,18 +73,18 @@ class Recipe:
     """
 
     amounts: tuple[tuple[float, float], ...] = ((0.0, 0.06), (0.06, 0.25), (0.25, 0.65), (0.65, 1.0))
-    shares: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
+    shares: tuple[float, ...] = (0.15, 0.2, 0.3, 0.35)
     translation: float = 0.4
-    rotation: float = math.radians(18)
-    log_scale: float = 0.35
-    anisotropy: float = 0.4
+    rotation: float = math.radians(24)
+    log_scale: float = 0.4
+    anisotropy: float = 0.45
     corners: float = 0.28
     any_angle: float = 0.1
     still: float = 0.05
     bending: float = 0.3
     parallax: float = 0.25
-    objects: int = 4
-    object_motion: float = 0.6
+    objects: int = 6
+    object_motion: float = 0.8
     zoom: tuple[float, float] = (0.55, 0.9)
 
 
@@ -130,7 +130,7 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     field = _limit_slope(field, aspect)
 
     # Objects: each with a size, a place on the plane and a motion of its own in every view.
-    size = uniform(b, k, 1, low=math.log(0.2), high=math.log(0.75))
+    size = uniform(b, k, 1, low=math.log(0.15), high=math.log(0.8))
     place = uniform(b, k, 1, 2) * zoom.exp().view(b, 1, 1, 1) * 1.1
     place[..., 0] *= aspect
     # In a scene of the calmest kind most objects hardly move either: motion of under a few pixels is to be learned too.
