@@ -2,10 +2,9 @@
 
 python -m benchmarks.large PHOTOS [--size 4000x3000] [--reduced 520,1040,2080] [--max-memory 8] [--json FILE]
 
-The pair is two views of one synthetic scene (`glunet.training.scenes`, without objects), whose plane carries a mosaic of
-photographs, so that there is detail at full size; the truth is exact. Each reduced copy is matched and its flow enlarged,
-both as the matcher itself does for a frame of another size. Errors in pixels of the full size, over what both views
-see.
+The pair is two views of one synthetic scene (`glunet.training.scenes`, without objects), whose plane carries a mosaic
+of photographs, so that there is detail at full size; the truth is exact. Each reduced copy is matched and its flow
+enlarged. Errors in pixels of the full size, over what both views see.
 """
 
 import argparse
@@ -111,9 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append({"matched": name, "aepe": mean, "median": median, "seconds": seconds, "peak_gb": peak})
         print(f"| {name} | {mean:.2f} | {median:.2f} | {seconds:.1f} | {peak:.1f} |", flush=True)
 
-    print(
-        f"{width} x {height}, mean motion {motion:.1f} px, both see {visible.mean():.0%}, {torch.get_num_threads()} threads"
-    )
+    threads = torch.get_num_threads()
+    print(f"{width} x {height}, mean motion {motion:.1f} px, both see {visible.mean():.0%}, {threads} threads")
     print("| matched | AEPE | median | seconds | peak GB so far |\n| --- | --- | --- | --- | --- |")
     for longer in (int(side) for side in asked.reduced.split(",") if side):
         began = time.perf_counter()

@@ -29,12 +29,15 @@ def main() -> None:
     parser.add_argument("--name", default="glunet")
     parser.add_argument("--hours", type=float, required=True, help="of training in all, warm restarts counted in")
     parser.add_argument("--device", required=True)
+    parser.add_argument("--init", help="what the run started from, by its public name; instead of a local path")
     parser.add_argument("--numbers", type=Path, help="results.json of glunet eval all")
     given = parser.parse_args()
     with safe_open(given.weights, framework="pt") as file:
         metadata = json.loads(file.metadata()["glunet"])
     metadata = {"name": given.name} | CARD | metadata
     metadata["training"] |= {"hours": given.hours, "device": given.device}
+    if given.init:
+        metadata["training"]["init"] = given.init
     if given.numbers:
         metadata["numbers"] = numbers(json.loads(given.numbers.read_text()))
     path = FOLDER / f"{given.name}.safetensors"
