@@ -26,7 +26,7 @@ from glunet.frames import prepare
 from glunet.training import loop
 from glunet.training.averaging import average, train_mode
 from glunet.training.photographs import Photographs, find
-from glunet.training.pool import SCENES, Pool, encode
+from glunet.training.pool import SCENES, Pool, encode, encoder_alone
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.views import make_views
 from glunet.weight_files import pick_device
@@ -65,7 +65,8 @@ def measure(stage: Stage, settings: Settings, photographs: Photographs, device: 
     frame = sorted(stage.frames, key=lambda f: f[0] * f[1])[-2:][0]
     network = loop._start(settings, None).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.encoder.requires_grad_(False)
-    averaged, encoder = copy.deepcopy(network), loop._encoder_alone(network, settings.bf16)
+    averaged = copy.deepcopy(network)
+    encoder = encoder_alone(network.encoder, torch.bfloat16 if settings.bf16 else torch.float32)
     trained = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-5)
     pool = Pool(encoder, photographs, settings.recipe, frame, capacity=SCENES, views=VIEWS)

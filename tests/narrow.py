@@ -6,13 +6,14 @@ from typing import Any
 import torch
 
 from glunet import weight_files
-from glunet.network import encoder
+from glunet.network import encoder, threelevel
 from glunet.training.photographs import Photographs
 
 
 def narrow_encoder(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Correlations do not care how many channels there are; `replace` sets an attribute of a module."""
-    replace(encoder, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
+    for module in (encoder, threelevel):
+        replace(module, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
     torch.manual_seed(0)
     state = {f"encoder.{key}": value for key, value in encoder.VGG16Pyramid().state_dict().items()}
     for key, value in state.items():

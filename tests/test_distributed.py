@@ -17,7 +17,7 @@ from glunet.errors import GlunetError
 from glunet.network.glunet import GLUNet
 from glunet.training import loop
 from glunet.training.averaging import train_mode
-from glunet.training.pool import Pool
+from glunet.training.pool import Pool, encoder_alone
 from glunet.training.ranks import Alone, join
 from glunet.training.validation import fixed_pairs, validate
 from narrow import Noise, narrow_encoder
@@ -72,7 +72,7 @@ def test_two_ranks_learn_as_one_from_different_scenes(tmp_path: Path, monkeypatc
     gradients: list[dict[str, Tensor]] = []
     for rank in (0, 1):
         pool = Pool(
-            loop._encoder_alone(network, False), Noise(), SETTINGS.recipe, memory=SETTINGS.pool_memory,
+            encoder_alone(network.encoder, torch.float32), Noise(), SETTINGS.recipe, memory=SETTINGS.pool_memory,
             seed=SETTINGS.seed + (7919 + 104729) * 256, part=(rank, 2),
         )  # fmt: skip
         while len(pool) < 2 * STAGES[0].batch and not pool.full:

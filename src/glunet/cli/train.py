@@ -13,7 +13,7 @@ from glunet.errors import GlunetError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from glunet.network.glunet import GLUNet
+    from glunet.network.family import Network
     from glunet.training.photographs import Photographs
     from glunet.training.pool import Batch
     from glunet.training.ranks import Alone
@@ -30,6 +30,12 @@ def train(
     ] = None,
     init: Annotated[
         str | None, typer.Option(help="Weights to start from (a name or a file), e.g. glunet; without, VGG-16 alone.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="glunet, semantic-glunet, local-net, global-net or glocal-net; by default what --init is, else glunet."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -75,8 +81,8 @@ def train(
     from rich.console import Console
 
     from glunet.training.ranks import join
-    from glunet.training.recipes import RECIPES
-    from glunet.weight_files import find, pick_device
+    from glunet.training.recipes import RECIPES, for_network
+    from glunet.weight_files import pick_device
 
     name = recipe or ("finetune" if init else "full")
     if name not in RECIPES:
@@ -105,6 +111,7 @@ def train(
         raise GlunetError(
             "--out is missing; name the folder of the run (or --preview sheet.png to look at pairs first)."
         )
+    settings = for_network(settings, _network(network, init))
     from glunet.training.estimate import bfloat16_pays
     from glunet.training.real import open_real
     from glunet.training.state import read_state
@@ -112,8 +119,6 @@ def train(
     real = [open_real(one) for one in validate_on or ()]
     for one in real:
         console.print(f"also validated on {one}", highlight=False)
-    if init is not None:
-        find(init)  # a mistake is said before there is a folder of a run
     state = read_state(out / "state.pt") if ranks.rank == 0 else None
     if bf16 is None and ranks.rank == 0:  # a run goes on as it began
         bf16 = state["bf16"] if state and "bf16" in state else bfloat16_pays(ranks.device)
@@ -123,6 +128,20 @@ def train(
     elif init is not None:
         console.print(f"a warm restart from {init}: its weights, a new optimiser", soft_wrap=True, highlight=False)
     _run(console, photographs, held_back, out, settings, ranks, init, real, state)
+
+
+def _network(name: str | None, init: str | None) -> str:
+    """The name of the network to train; what the weights to start from are, unless it is said."""
+    from glunet.network.family import FAMILY
+    from glunet.weight_files import read_network
+
+    if name is not None and name not in FAMILY:
+        raise GlunetError(f"Network '{name}' is unknown; expected one of {', '.join(FAMILY)}.")
+    # A mistake is said before there is a folder of a run.
+    there = "glunet" if init is None else read_network(init)[0].config.network
+    if init is not None and name not in (None, there) and (there, name) != ("glunet", "semantic-glunet"):
+        raise GlunetError(f"Weights '{init}' are {there}'s; leave --network out, or give weights of {name}'s.")
+    return name or there
 
 
 def _photographs(
@@ -246,7 +265,7 @@ def _run(
 
         images = fixed_images(held_back, ranks.device)
 
-        def show(step: int, network: "GLUNet", pairs: "Batch") -> None:
+        def show(step: int, network: "Network", pairs: "Batch") -> None:
             record.pictures(step, draw_pairs(network, pairs, images))
 
         run_training(photographs, held_back, out, settings, ranks.device, init, report, real, show, ranks)
@@ -266,7 +285,7 @@ def _run(
 
 def _figures(line: dict[str, Any], real: "list[RealSet]") -> str:
     """A validation in one line."""
-    finest = next(line[key] for key in ("aepe1", "aepe3", "aepe4") if key in line)
+    finest = next(line[key] for key in ("aepe1", "aepe2", "aepe3", "aepe4") if key in line)
     text = f"step {line['step']}: AEPE {finest:.2f} px of 256 on held-back pairs (motion {line['motion']:.1f})"
     for one in real:
         key = f"{one.dataset.benchmark.name} {one.dataset.benchmark.metrics[0]}"

@@ -130,10 +130,18 @@ class GLUNet(nn.Module):
         low, high = self.encoder(image_256, levels=(3, 4)), self.encoder(image, levels=(2, 3))
         return Features(low[4], low[3], high[3], high[2])
 
+    def adapt(self, features: Features) -> Features:
+        """What this network's decoders read, from the encoder's features as GLU-Net has them: here just those."""
+        return features
+
+    def coarse(self, target: Features, source: Features) -> tuple[Tensor, Tensor]:
+        """flow4 and flow3 alone."""
+        flow4 = self.level4(target, source)
+        return flow4, self.level3(target, source, flow4)
+
     def decode(self, target: Features, source: Features, extra_levels: int = 0) -> Flows:
         """The flow of every level from the features of the two images."""
-        flow4 = self.level4(target, source)
-        flow3 = self.level3(target, source, flow4)
+        flow4, flow3 = self.coarse(target, source)
         extra = self.between(target, source, flow3, extra_levels)
         flow = extra[-1] if extra else self.to_hnet_frame(flow3, target)
         features2, flow2 = self.level2(target, source, flow)

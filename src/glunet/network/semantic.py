@@ -22,8 +22,11 @@ class SemanticGLUNet(GLUNet):
         self.consensus = NeighbourhoodConsensus()
 
     def encode(self, image: Tensor, image_256: Tensor) -> Features:
-        """As `GLUNet.encode`, with coarser features, enlarged, behind those of levels 4 and 3."""
-        features = super().encode(image, image_256)
+        """As `GLUNet.encode`, then `adapt`."""
+        return self.adapt(super().encode(image, image_256))
+
+    def adapt(self, features: Features) -> Features:
+        """With coarser features, enlarged, behind those of levels 4 and 3."""
         level4, level3 = features.level4, features.level3
         height, width = level4.shape[-2:]
         level5 = resize_area(level4, (height // 2, width // 2))

@@ -21,18 +21,29 @@ from torch.nn import functional as F
 
 from glunet.flow.geometry import warp
 from glunet.network.correlation import global_correlation, l2_normalise, local_correlation, local_scores
-from glunet.network.decoder import SLOPE, DenseFlowDecoder, MappingDecoder
+from glunet.network.decoder import (
+    SLOPE,
+    DenseFlowDecoder,
+    MappingDecoder,
+    ResidualFlowDecoder,
+    ResidualMappingDecoder,
+)
 from glunet.network.encoder import LEVELS, VGG16Pyramid
-from glunet.network.glunet import GLOBAL_GRID, global_flow, initialise
+from glunet.network.glunet import GLOBAL_GRID, LNET_SIZE, Features, global_flow, initialise
 from glunet.network.refinement import Refinement
 
 
 @dataclass(frozen=True)
 class ThreeLevelConfig:
-    """Which of the three, and the radius of its local correlations."""
+    """Which of the three, the radius of its local correlations, and its decoders: "dense" as published.
+
+    `mapping_decoder` is that of level 4; LOCAL-Net, whose level 4 reads a local correlation, takes `decoder` there too.
+    """
 
     network: Literal["local-net", "global-net", "glocal-net"] = "glocal-net"
     radius: int = 4
+    decoder: Literal["dense", "residual"] = "dense"
+    mapping_decoder: Literal["dense", "residual"] = "dense"
 
 
 class ThreeLevelFeatures(NamedTuple):
@@ -60,6 +71,8 @@ class ThreeLevelNet(nn.Module):
         self.starts_global = config.network != "local-net"
         self.correlates = config.network != "global-net"
         displacements = (2 * config.radius + 1) ** 2
+        flow_decoder = DenseFlowDecoder if config.decoder == "dense" else ResidualFlowDecoder
+        mapping_decoder = MappingDecoder if config.mapping_decoder == "dense" else ResidualMappingDecoder
 
         def compared(level: int) -> int:  # channels of `compare`
             return displacements if self.correlates else 2 * LEVELS[level][-1]
@@ -67,17 +80,17 @@ class ThreeLevelNet(nn.Module):
         self.encoder = VGG16Pyramid()
         inputs3 = compared(3) + 2
         if self.starts_global:
-            self.decoder4: nn.Module = MappingDecoder(GLOBAL_GRID**2)
+            self.decoder4: nn.Module = mapping_decoder(GLOBAL_GRID**2)
         else:
-            decoder4 = DenseFlowDecoder(displacements)
+            decoder4 = flow_decoder(displacements)
             self.decoder4 = decoder4
             self.upsample_features4 = _doubling(decoder4.outputs)
             inputs3 += 2
         self.upsample_flow4 = _doubling(2)
-        self.decoder3 = DenseFlowDecoder(inputs3)
+        self.decoder3 = flow_decoder(inputs3)
         self.upsample_flow3 = _doubling(2)
         self.upsample_features3 = _doubling(self.decoder3.outputs)
-        self.decoder2 = DenseFlowDecoder(compared(2) + 4)
+        self.decoder2 = flow_decoder(compared(2) + 4)
         self.refinement2 = Refinement(self.decoder2.outputs)
         initialise(self)
 
@@ -94,9 +107,20 @@ class ThreeLevelNet(nn.Module):
         features = self.encoder(image, levels=(2, 3, 4))
         return ThreeLevelFeatures(features[4], features[3], features[2])
 
-    def decode(
-        self, target: ThreeLevelFeatures, source: ThreeLevelFeatures, extra_levels: int = 0
-    ) -> ThreeLevelFlows:
+    def adapt(self, features: Features) -> ThreeLevelFeatures:
+        """What this network's decoders read, from the encoder's features of a 256 frame as GLU-Net has them.
+
+        Raises:
+            ValueError: features of another frame, which lack its level 4.
+        """
+        if features.level1.shape[-2:] != (LNET_SIZE // 4, LNET_SIZE // 4):
+            height, width = (4 * side for side in features.level1.shape[-2:])
+            raise ValueError(
+                f"{self.config.network} takes GLU-Net's features of a 256 frame only, not {height} x {width}"
+            )
+        return ThreeLevelFeatures(features.level4, features.level3, features.level1)
+
+    def decode(self, target: ThreeLevelFeatures, source: ThreeLevelFeatures, extra_levels: int = 0) -> ThreeLevelFlows:
         """The flow of every level from the features of the two images.
 
         Raises:
@@ -104,11 +128,7 @@ class ThreeLevelNet(nn.Module):
         """
         if extra_levels:
             raise ValueError(f"{self.config.network} has no extra levels, but {extra_levels} were asked for")
-        flow4, upsampled = self._start(target, source)
-        flow = self.upsample_flow4(flow4)
-        seen = self.compare(target.level3, source.level3, flow, 1 / 8)
-        features3, residual = self.decoder3(torch.cat((seen, flow, *upsampled), dim=1))
-        flow3 = residual + flow
+        flow4, flow3, features3 = self._coarse(target, source)
         flow = self.upsample_flow3(flow3)
         seen = self.compare(target.level2, source.level2, flow, 1 / 4)
         features2, residual = self.decoder2(torch.cat((seen, flow, self.upsample_features3(features3).float()), dim=1))
@@ -117,6 +137,18 @@ class ThreeLevelNet(nn.Module):
     def level4(self, target: ThreeLevelFeatures, source: ThreeLevelFeatures) -> Tensor:
         """The coarsest flow alone."""
         return self._start(target, source)[0]
+
+    def coarse(self, target: ThreeLevelFeatures, source: ThreeLevelFeatures) -> tuple[Tensor, Tensor]:
+        """flow4 and flow3 alone."""
+        return self._coarse(target, source)[:2]
+
+    def _coarse(self, target: ThreeLevelFeatures, source: ThreeLevelFeatures) -> tuple[Tensor, Tensor, Tensor]:
+        """flow4, flow3, and the features of decoder3."""
+        flow4, upsampled = self._start(target, source)
+        flow = self.upsample_flow4(flow4)
+        seen = self.compare(target.level3, source.level3, flow, 1 / 8)
+        features3, residual = self.decoder3(torch.cat((seen, flow, *upsampled), dim=1))
+        return flow4, residual + flow, features3
 
     def _start(self, target: ThreeLevelFeatures, source: ThreeLevelFeatures) -> tuple[Tensor, list[Tensor]]:
         """flow4, and what else level 3 reads of level 4."""

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from glunet.network.glunet import GLUNet
+from glunet.network.family import Network
 from glunet.training.pool import Pool
 from glunet.training.ranks import Alone
 from glunet.training.recipes import Settings, Stage
@@ -11,7 +11,7 @@ from glunet.training.validation import predict
 
 
 @torch.no_grad()
-def average(averaged: GLUNet, network: GLUNet, decay: float) -> None:
+def average(averaged: Network, network: Network, decay: float) -> None:
     """One step of the running mean."""
     for ours, theirs in zip(averaged.parameters(), network.parameters(), strict=True):
         if theirs.requires_grad:
@@ -20,7 +20,7 @@ def average(averaged: GLUNet, network: GLUNet, decay: float) -> None:
 
 @torch.no_grad()
 def estimate_statistics(
-    averaged: GLUNet, network: GLUNet, pools: list[Pool], stage: Stage, step: int, settings: Settings, ranks: Alone
+    averaged: Network, network: Network, pools: list[Pool], stage: Stage, step: int, settings: Settings, ranks: Alone
 ) -> None:
     """BatchNorm's statistics of the averaged weights: their own, over some batches of all ranks.
 
@@ -49,7 +49,7 @@ def estimate_statistics(
             ours.running_var.copy_(ranks.sum(ours.running_var) / ranks.world)
 
 
-def train_mode(network: GLUNet, freeze_norms: bool) -> None:
+def train_mode(network: Network, freeze_norms: bool) -> None:
     """Everything learns; BatchNorm goes on with the statistics it has if they are frozen."""
     network.train()
     if freeze_norms:

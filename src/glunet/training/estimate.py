@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from glunet.frames import prepare
-from glunet.network.glunet import GLUNet
+from glunet.network.encoder import VGG16Pyramid
 from glunet.training.photographs import Photographs
-from glunet.training.pool import SCENES, SQUARE, encode, room
+from glunet.training.pool import SCENES, SQUARE, encode, encoder_alone, room
 from glunet.training.recipes import Settings
 from glunet.training.views import make_views
 
@@ -43,10 +43,8 @@ def views_first(settings: Settings, state: dict[str, Any] | None = None, ranks: 
 
 def seconds_a_view(photographs: Photographs, settings: Settings, device: torch.device) -> float:
     """Measured: a few photographs decoded, their views rendered, and encoded unless the encoder learns too."""
-    encoder = GLUNet.__new__(GLUNet)
-    torch.nn.Module.__init__(encoder)
     with torch.random.fork_rng():
-        encoder.encoder = GLUNet(settings.config).encoder.to(device, torch.bfloat16 if settings.bf16 else torch.float32)
+        encoder = encoder_alone(VGG16Pyramid().to(device), torch.bfloat16 if settings.bf16 else torch.float32)
     seconds = 0.0
     for number in range(2):  # the first one warms up
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """The training loop: photographs in, weights out. It reads from top to bottom.
 
-    glunet train PHOTOS --out RUN --minutes 120
+    glunet train PHOTOS --out RUN --minutes 120 [--network glunet]
 
 Views of synthetic scenes are encoded once by a frozen VGG-16 and learned from in pairs (`pool`), in the stages of a
 recipe (`recipes`). What a step learns from is a function of the seed and the step alone.
@@ -19,23 +19,23 @@ import torch
 from torch import Tensor, nn
 
 from glunet.errors import GlunetError
-from glunet.network.glunet import GLUNet
+from glunet.network.family import Network, build
 from glunet.training.averaging import average, estimate_statistics, train_mode
 from glunet.training.loss import level_error, loss, truths
 from glunet.training.photographs import Photographs
-from glunet.training.pool import Batch, Pool
+from glunet.training.pool import Batch, Pool, encoder_alone
 from glunet.training.ranks import Alone, Computed, join
 from glunet.training.real import RealSet
-from glunet.training.recipes import Settings, Stage
+from glunet.training.recipes import Settings, Stage, check_fit
 from glunet.training.state import read_state, restore, stop_requests, write_state
 from glunet.training.validation import fixed_pairs, predict, validate
-from glunet.weight_files import encoder_state, network_state, read_weights, save_weights
+from glunet.weight_files import encoder_state, network_state, read_network, save_weights
 
 log = logging.getLogger(__name__)
 
 HOPELESS = 50  # steps in a row whose gradient is not finite
 Report = Callable[[dict[str, Any]], None]
-Show = Callable[[int, GLUNet, Batch], None]
+Show = Callable[[int, Network, Batch], None]
 
 
 def train(
@@ -55,7 +55,8 @@ def train(
     Args:
         photographs: to learn from; `held_back`: to validate on.
         run: a folder for `state.pt`, from which a killed run goes on, and `weights.safetensors`, the averaged weights.
-        init: weights to start from (a warm restart: the optimiser starts afresh); None starts from VGG-16 alone.
+        init: weights to start from (a warm restart: the optimiser starts afresh), of the network that `settings.config`
+            names; None starts from VGG-16 alone.
         report: called with a dictionary of numbers every 20 steps, and after each validation; by rank 0 only.
         real: sets to validate on as well.
         show: called at each checkpoint with the step, the averaged network and the first batch of synthetic pairs.
@@ -65,11 +66,12 @@ def train(
         the last validation's numbers (`validation.validate`, `real.RealSet`); none if stopped before the first step.
 
     Raises:
-        GlunetError: if the settings bound a run by neither or both of minutes and steps, or the folder holds the state
-            of another network, or cannot be written.
+        GlunetError: if the settings bound a run by neither or both of minutes and steps, or ask of the network what it
+            has not, or `init` or the folder's state is another network's, or the folder cannot be written.
     """
     if (settings.minutes is None) == (settings.steps is None):
         raise GlunetError("A run is bounded either by minutes or by steps; give one of them.")
+    check_fit(settings)
     ranks = ranks or join(device)
     torch.manual_seed(settings.seed)
     network = _start(settings, init)
@@ -77,7 +79,7 @@ def train(
     live = settings.encoder_lr > 0
     network.encoder.requires_grad_(live)
     averaged = copy.deepcopy(network).eval()  # a running mean of the weights, which is what is saved
-    encoder = network if live else _encoder_alone(network, settings.bf16)
+    encoder = network if live else encoder_alone(network.encoder, torch.bfloat16 if settings.bf16 else torch.float32)
     groups = [{"params": [p for n, p in network.named_parameters() if not _is_encoder(n)], "peak": settings.lr}]
     if live:
         groups.append({"params": list(network.encoder.parameters()), "peak": settings.encoder_lr})
@@ -194,19 +196,20 @@ def train(
         return save(stage)
 
 
-def compile_decoders(network: GLUNet, device: torch.device) -> bool:
-    """Compile the four decoders in place, on CUDA only; whether it was done."""
+def compile_decoders(network: Network, device: torch.device) -> bool:
+    """Compile the decoders in place, on CUDA only; whether it was done."""
     if device.type != "cuda":
         return False
-    for decoder in (network.decoder4, network.decoder3, network.decoder2, network.decoder1):
-        decoder.compile()
+    for name, part in network.named_children():
+        if name.startswith("decoder"):
+            part.compile()
     return True
 
 
 def _computation(
     batch: Batch, coarse: Batch | None, stage: Stage, extra: int, bf16: bool
-) -> Callable[[GLUNet], Computed]:
-    def compute(network: GLUNet) -> Computed:
+) -> Callable[[Network], Computed]:
+    def compute(network: Network) -> Computed:
         with torch.autocast(batch.scenes.plane.device.type, dtype=torch.bfloat16, enabled=bf16):
             value, error = step_loss(network, batch, stage, extra)
             if coarse is None:
@@ -217,16 +220,15 @@ def _computation(
     return compute
 
 
-def step_loss(network: GLUNet, batch: Batch, stage: Stage, extra: int) -> tuple[Tensor, float]:
+def step_loss(network: Network, batch: Batch, stage: Stage, extra: int) -> tuple[Tensor, float]:
     """The loss of one batch, and the mean error of its finest level in pixels of that level's frame."""
     target, source = batch.features(network)
     flows = predict(network, target, source, stage.levels, extra)
-    levels = [flow for flow in (flows.flow4, flows.flow3, flows.flow2, flows.flow1) if flow is not None]
-    levels += flows.extra
+    levels = [*flows.levels, *flows.extra]
     grids = [tuple(flow.shape[-2:]) for flow in levels]
     true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]
     value = loss(levels, true, stage.robust)
-    finest = len(stage.levels) - 1
+    finest = len(flows.levels) - 1
     with torch.no_grad():
         return value, float(level_error(levels[finest], true[finest]))
 
@@ -239,32 +241,33 @@ def schedule(step: int, progress: float, settings: Settings) -> float:
     return min(1.0, (step + 1) / warmup) * (least + (1 - least) * cosine)
 
 
-def _start(settings: Settings, init: str | Path | None) -> GLUNet:
-    if init is not None:
-        return read_weights(init)[0]
-    network = GLUNet(settings.config)
-    network.load_state_dict(network_state(network) | encoder_state())
-    return network
-
-
-def _encoder_alone(network: GLUNet, bf16: bool) -> GLUNet:
-    """A twin that only encodes, in bfloat16 where that pays: it shares no tensor with the network that learns."""
-    twin = GLUNet.__new__(GLUNet)
-    nn.Module.__init__(twin)
-    twin.encoder = copy.deepcopy(network.encoder).eval().to(torch.bfloat16 if bf16 else torch.float32)
-    return twin
+def _start(settings: Settings, init: str | Path | None) -> Network:
+    if init is None:
+        network = build(settings.config)
+        network.load_state_dict(network_state(network) | encoder_state())
+        return network
+    network = read_network(init)[0]
+    there, wanted = network.config.network, settings.config.network
+    if there == wanted:
+        return network
+    if (there, wanted) != ("glunet", "semantic-glunet"):
+        raise GlunetError(f"Weights '{init}' are {there}'s, of which {wanted} cannot start; expected {wanted}'s own.")
+    # All that GLU-Net has the semantic network has in the same place; its consensus starts afresh.
+    semantic = build(dataclasses.replace(network.config, network=wanted))  # type: ignore[arg-type]
+    semantic.load_state_dict(semantic.state_dict() | network.state_dict())
+    return semantic
 
 
 def _finished(weights: Path, step: int) -> dict[str, float] | None:
     """The validation of weights that were written at this step; None if there are none."""
     if not weights.exists():
         return None
-    metadata = read_weights(weights)[1]
+    metadata = read_network(weights)[1]
     return metadata["validation"] if metadata["training"]["steps"] == step else None
 
 
 def _pools(
-    old: list[Pool], stage: Stage, encoder: GLUNet, photographs: Photographs, settings: Settings,
+    old: list[Pool], stage: Stage, encoder: Network, photographs: Photographs, settings: Settings,
     made: dict[Any, int], due: dict[Any, float], ranks: Alone,
 ) -> list[Pool]:  # fmt: skip
     """A pool for each frame of the stage; one that the stage before had goes on."""

@@ -6,20 +6,24 @@ encoder that learns it keeps the images instead. What the pool holds, and which 
 seed, of how many scenes were made, and of the step.
 """
 
+import copy
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from glunet.frames import prepare
+from glunet.network.encoder import VGG16Pyramid
+from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE, Features, GLUNet
+from glunet.network.threelevel import ThreeLevelNet
 from glunet.training.photographs import Photographs
+from glunet.training.recipes import SQUARE
 from glunet.training.scenes import Recipe, Scenes
 from glunet.training.views import make_views
 
 SCENES = 4  # made and encoded at once
-SQUARE = (LNET_SIZE, LNET_SIZE)
 
 
 class Images(NamedTuple):
@@ -40,8 +44,8 @@ class Batch:
     source_view: Tensor
     frame: tuple[int, int]
 
-    def features(self, network: GLUNet) -> tuple[Features, Features]:
-        """The features of target and source, from the pool or from the network's own encoder."""
+    def features(self, network: Network) -> tuple[Any, Any]:
+        """The features of target and source as this network has them, from the pool or from its own encoder."""
         return _features(self.target, network), _features(self.source, network)
 
     def first(self, count: int) -> "Batch":
@@ -55,11 +59,13 @@ def _first(held: Features | Images, count: int) -> Features | Images:
     return type(held)(*(level[:count] for level in held))
 
 
-def _features(held: Features | Images, network: GLUNet) -> Features:
+def _features(held: Features | Images, network: Network) -> Any:
     if isinstance(held, Features):
-        return held
+        return network.adapt(held)
     dtype = next(network.encoder.parameters()).dtype
     high, low = (image.to(dtype, memory_format=torch.channels_last) for image in held)
+    if isinstance(network, ThreeLevelNet):
+        return network.encode(high)
     return network.encode(high, high if held.low is held.high else low)
 
 
@@ -67,8 +73,8 @@ class Pool:
     """Scenes of one frame size, up to `memory` bytes of features.
 
     Args:
-        encoder: a network whose `encode` makes the features (its encoder may be in bfloat16); with `keep_images` it
-            only tells the device.
+        encoder: a GLU-Net whose `encode` makes the features (`encoder_alone`), whatever network learns from them
+            (`adapt`); with `keep_images` it only tells the device.
         views: of each scene: V give V (V - 1) pairs.
         capacity: most scenes, whatever the memory.
         made: how many batches of scenes a resumed run had made; the last ones are made again.
@@ -78,7 +84,7 @@ class Pool:
 
     def __init__(
         self,
-        encoder: GLUNet,
+        encoder: Network,
         photographs: Photographs,
         recipe: Recipe,
         frame: tuple[int, int] = SQUARE,
@@ -127,6 +133,7 @@ class Pool:
             kept = high.bfloat16()
             held = Images(kept, kept if low is high else low.bfloat16())
         else:
+            assert isinstance(self.encoder, GLUNet)
             held = encode(self.encoder, high, low)
         split = {id(level): level.unflatten(0, (SCENES, self.views)) for level in held}
         self.held[self.made % self.places] = type(held)(*(split[id(level)] for level in held))
@@ -174,6 +181,14 @@ def room(memory: int, frame: tuple[int, int], views: int = 4, keep_images: bool 
     pixels, small = frame[0] * frame[1], LNET_SIZE**2
     numbers = 3 * (pixels + small) if keep_images else 12 * pixels + (2 if frame == SQUARE else 6) * small
     return max(1, memory // (2 * numbers * views * SCENES))
+
+
+def encoder_alone(encoder: VGG16Pyramid, dtype: torch.dtype) -> GLUNet:
+    """A GLU-Net that only encodes: it shares no tensor with the network that learns."""
+    twin = GLUNet.__new__(GLUNet)
+    nn.Module.__init__(twin)
+    twin.encoder = copy.deepcopy(encoder).eval().to(dtype)
+    return twin
 
 
 def encode(network: GLUNet, high: Tensor, low: Tensor, at_once: int = 16) -> Features:

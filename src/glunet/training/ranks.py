@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from glunet.errors import GlunetError
-from glunet.network.glunet import GLUNet
+from glunet.network.family import Network
 
 Computed = tuple[Tensor, float]  # a loss to differentiate, and a number
-Learner = Callable[[Callable[[GLUNet], Computed]], Computed]
+Learner = Callable[[Callable[[Network], Computed]], Computed]
 
 
 class Alone:
@@ -34,7 +34,7 @@ class Alone:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def learner(self, network: GLUNet) -> Learner:
+    def learner(self, network: Network) -> Learner:
         """Calls a function with the network; what it returns can be differentiated with `backward`."""
         return lambda compute: compute(network)
 
@@ -79,7 +79,7 @@ class Together(Alone):
         super().__init__(self.fabric.device)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
 
-    def learner(self, network: GLUNet) -> Learner:
+    def learner(self, network: Network) -> Learner:
         return self.fabric.setup_module(_Whole(network))
 
     def backward(self, value: Tensor) -> None:
@@ -102,11 +102,11 @@ class Together(Alone):
 class _Whole(nn.Module):
     """A step's whole computation as one forward pass, which is what averages the gradients of all ranks."""
 
-    def __init__(self, network: GLUNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, compute: Callable[[GLUNet], Computed]) -> Computed:
+    def forward(self, compute: Callable[[Network], Computed]) -> Computed:
         return compute(self.network)
 
 

@@ -6,7 +6,7 @@ from glunet.errors import GlunetError
 from glunet.evaluation import BENCHMARKS, Dataset, Glunet, benchmark, evaluate
 from glunet.evaluation.datasets import FlowTruth
 from glunet.matcher import Matcher
-from glunet.network.glunet import GLUNet
+from glunet.network.family import Network
 
 PAIRS = 24  # of a set, spread evenly: a checkpoint should not wait for minutes
 
@@ -22,7 +22,7 @@ class RealSet:
     dataset: Dataset
     pairs: int = PAIRS
 
-    def __call__(self, network: GLUNet, bfloat16: bool = False) -> dict[str, float]:
+    def __call__(self, network: Network, bfloat16: bool = False) -> dict[str, float]:
         """The set's own figures as `glunet eval` makes them, named "hpatches-240 aepe": pixels, or shares 0..1.
 
         Args:

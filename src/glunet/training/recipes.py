@@ -1,9 +1,18 @@
 """How to train: stages and settings, as plain values. Measured figures are in docs/weights.md."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from glunet.network.glunet import GLUNetConfig
+from glunet.errors import GlunetError
+from glunet.network.family import Config, configure
+from glunet.network.glunet import LNET_SIZE, GLUNetConfig
 from glunet.training.scenes import Recipe
+
+# The levels of each network, coarse to fine, which a loss can be on.
+LEVELS = {
+    "glunet": (4, 3, 2, 1), "semantic-glunet": (4, 3, 2, 1),
+    "local-net": (4, 3, 2), "global-net": (4, 3, 2), "glocal-net": (4, 3, 2),
+}  # fmt: skip
+SQUARE = (LNET_SIZE, LNET_SIZE)  # the only frame that the networks with three levels learn on
 
 # Residual decoders have half the parameters of dense ones and are trained in a third of the time on a CPU.
 SMALL = GLUNetConfig("residual", "residual", "bilinear")
@@ -15,7 +24,7 @@ class Stage:
 
     Attributes:
         until: share of the run at which it ends.
-        levels: which levels learn.
+        levels: which levels learn: (4,), (4, 3) or all that the network has (`LEVELS`).
         batch: pairs a step. BatchNorm in train mode wants at least 8 different scenes.
         refresh: batches of new scenes (4 scenes of 4 views) encoded a step, on average.
         frames: (height, width) of the scenes' views; each has a pool of its own, taken in turn.
@@ -29,7 +38,7 @@ class Stage:
     levels: tuple[int, ...]
     batch: int
     refresh: float
-    frames: tuple[tuple[int, int], ...] = ((256, 256),)
+    frames: tuple[tuple[int, int], ...] = (SQUARE,)
     coarse: int = 0
     extra: float = 0.0
     robust: bool = False
@@ -87,7 +96,7 @@ class Settings:
             which a CPU does not earn back. Off until `python -m benchmarks.training --compile` says that it pays there.
         pool_memory: bytes of features kept for each frame size.
         photometric: strength of the photometric differences.
-        config: the network, for a run that starts afresh.
+        config: the network; of one that starts from weights its name alone counts.
     """
 
     minutes: float | None = None
@@ -110,7 +119,7 @@ class Settings:
     photometric: float = 1.0
     recipe: Recipe = field(default_factory=Recipe)
     validation_pairs: int = 64
-    config: GLUNetConfig = SMALL
+    config: Config = SMALL
 
 
 RECIPES = {
@@ -118,3 +127,43 @@ RECIPES = {
     "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
     "continue": Settings(minutes=120, stages=CONTINUE, lr=5e-4),
 }
+
+
+def for_network(settings: Settings, network: str) -> Settings:
+    """The settings for another network of the family (`glunet.network.family`), its stages as far as they fit it.
+
+    The networks with three levels learn on the 256 frame alone, in whose last stage only the loss differs then. A pair
+    of the semantic network costs its 4-D convolutions, several times GLU-Net's whole level 4, so that it has smaller
+    batches.
+    """
+    if network == "glunet":
+        return settings
+    levels, three = LEVELS[network], len(LEVELS[network]) == 3
+    stages = []
+    for stage in settings.stages:
+        stage = replace(stage, levels=tuple(level for level in stage.levels if level in levels))
+        if three and stage.frames != (SQUARE,):
+            stage = replace(stage, name="robust" if stage.robust else stage.name, frames=(SQUARE,), extra=0.0)
+        if network == "semantic-glunet":
+            stage = replace(stage, batch=min(stage.batch, 16), coarse=min(stage.coarse, 8))
+        stages.append(stage)
+    small = {} if three else {"upsampling": SMALL.upsampling}
+    config = configure(network, decoder=SMALL.decoder, mapping_decoder=SMALL.mapping_decoder, **small)
+    return replace(settings, stages=tuple(stages), config=config)
+
+
+def check_fit(settings: Settings) -> None:
+    """Whether the network has what its stages ask of it.
+
+    Raises:
+        GlunetError: if not; `for_network` makes stages that fit.
+    """
+    network = settings.config.network
+    levels = LEVELS[network]
+    for stage in settings.stages:
+        if stage.levels not in ((4,), (4, 3), levels):
+            raise GlunetError(f"Stage '{stage.name}' trains the levels {stage.levels}, but {network} has {levels}.")
+        if len(levels) == 3 and (stage.frames != (SQUARE,) or stage.extra):
+            raise GlunetError(
+                f"Stage '{stage.name}' has other frames than 256 x 256, or extra levels, which {network} does not know."
+            )

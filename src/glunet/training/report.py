@@ -10,19 +10,19 @@ from glunet._version import __version__
 from glunet.flow.files import writing
 from glunet.flow.geometry import resize_bilinear, warp
 from glunet.flow.picture import flow_to_rgb
-from glunet.network.glunet import GLUNet
+from glunet.network.family import Network
 from glunet.training.loss import truths
 from glunet.training.photographs import Photographs
-from glunet.training.pool import SCENES, SQUARE, Batch
+from glunet.training.pool import SCENES, SQUARE, Batch, encoder_alone
+from glunet.training.recipes import LEVELS
 from glunet.training.validation import SEED, fixed_pairs, predict, validate, validation_recipe
 from glunet.training.views import make_views
-from glunet.weight_files import read_weights
+from glunet.weight_files import read_network
 
 PAIRS = 64  # that the errors are measured on
 PICTURES = 3
 ROWS = (
     ("mean displacement", "motion"),
-    ("AEPE", "aepe1"),
     ("AEPE, displacement 0 to 8 px", "aepe 0-8"),
     ("AEPE, 8 to 32 px", "aepe 8-32"),
     ("AEPE, 32 to 96 px", "aepe 32-96"),
@@ -44,12 +44,12 @@ def write_report(
     Raises:
         GlunetError: if something cannot be read or written.
     """
-    after = read_weights(weights)[0].to(device).eval()
-    before = read_weights(init)[0].to(device).eval() if init is not None else None
+    after = read_network(weights)[0].to(device).eval()
+    before = read_network(init)[0].to(device).eval() if init is not None else None
     numbers = []
     for network in (before, after):
         if network is not None:
-            batches = fixed_pairs(network, held_back, PAIRS)
+            batches = fixed_pairs(encoder_alone(network.encoder, torch.float32), held_back, PAIRS)
             numbers.append(validate(network, batches))
     heads = ["before", "after"] if before is not None else ["after"]
     lines = [
@@ -61,11 +61,11 @@ def write_report(
         f"| | {' | '.join(heads)} |",
         f"| --- | {' | '.join('---' for _ in heads)} |",
     ]
-    for title, key in ROWS:
+    for title, key in (("AEPE", f"aepe{LEVELS[after.config.network][-1]}"), *ROWS):
         values = [f"{100 * n[key]:.1f} %" if key.startswith("pck") else f"{n[key]:.2f}" for n in numbers]
         lines.append(f"| {title} | {' | '.join(values)} |")
     lines += ["", "Target, source, source warped by the network's flow onto the target, its flow, the true flow:", ""]
-    pairs = fixed_pairs(after, held_back, PICTURES)[0]
+    pairs = fixed_pairs(encoder_alone(after.encoder, torch.float32), held_back, PICTURES)[0]
     for number, picture in enumerate(draw_pairs(after, pairs, fixed_images(held_back, device)), start=1):
         name = f"pair{number}.png"
         with writing(run / name) as part:
@@ -83,7 +83,7 @@ def fixed_images(photographs: Photographs, device: torch.device) -> torch.Tensor
 
 
 @torch.no_grad()
-def draw_pairs(network: GLUNet, pairs: Batch, images: torch.Tensor) -> list[np.ndarray]:
+def draw_pairs(network: Network, pairs: Batch, images: torch.Tensor) -> list[np.ndarray]:
     """The first of the fixed pairs: target, source, source warped by the flow, flow, true flow, side by side.
 
     Args:
@@ -94,8 +94,7 @@ def draw_pairs(network: GLUNet, pairs: Batch, images: torch.Tensor) -> list[np.n
     """
     pairs = pairs.first(PICTURES)
     network.eval()
-    flow = predict(network, *pairs.features(network)).flow1
-    assert flow is not None
+    flow = predict(network, *pairs.features(network), LEVELS[network.config.network]).levels[-1]
     flow = resize_bilinear(flow.float(), SQUARE)
     true = truths(pairs.scenes, pairs.target_view, pairs.source_view, SQUARE, [SQUARE] * 3)[-1].flow
     warped = warp(images[:, 1], flow)

@@ -14,7 +14,7 @@ import torch
 
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
-from glunet.network.glunet import GLUNet
+from glunet.network.family import Network
 from glunet.weight_files import network_state
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def read_state(path: Path) -> State | None:
         raise _unusable(path) from error
 
 
-def restore(path: Path, state: State, network: GLUNet, averaged: GLUNet, optimiser: torch.optim.Optimizer) -> None:
+def restore(path: Path, state: State, network: Network, averaged: Network, optimiser: torch.optim.Optimizer) -> None:
     """Put a state into its places.
 
     Raises:

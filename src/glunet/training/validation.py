@@ -1,16 +1,17 @@
 """Validation on fixed synthetic pairs of photographs that training never sees."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from glunet.network.glunet import Features, GLUNet
+from glunet.network.family import Network
 from glunet.training.loss import truths
 from glunet.training.photographs import Photographs
 from glunet.training.pool import SCENES, SQUARE, Batch, Pool
 from glunet.training.ranks import Alone
+from glunet.training.recipes import LEVELS
 from glunet.training.scenes import Recipe
 
 BINS = ((0, 8), (8, 32), (32, 96), (96, 1000))  # of the true displacement, pixels of 256
@@ -18,24 +19,24 @@ SEED = 20200614
 
 
 class Predicted(NamedTuple):
-    """The flows of the levels that a stage has reached; None for those it has not."""
+    """The flows of the levels asked for, coarse to fine, and of extra levels."""
 
-    flow4: Tensor
-    flow3: Tensor | None
-    flow2: Tensor | None
-    flow1: Tensor | None
-    extra: tuple[Tensor, ...]
+    levels: tuple[Tensor, ...]
+    extra: tuple[Tensor, ...] = ()
 
 
-def predict(
-    network: GLUNet, target: Features, source: Features, levels: tuple[int, ...] = (4, 3, 2, 1), extra: int = 0
-) -> Predicted:
-    """The flow of every level down to the last of `levels`, which are (4,), (4, 3) or (4, 3, 2, 1)."""
-    if levels[-1] <= 2:
-        flows = network.decode(target, source, extra)
-        return Predicted(flows.flow4, flows.flow3, flows.flow2, flows.flow1, flows.extra)
-    flow4 = network.level4(target, source)
-    return Predicted(flow4, network.level3(target, source, flow4) if levels[-1] == 3 else None, None, None, ())
+def predict(network: Any, target: Any, source: Any, levels: tuple[int, ...], extra: int = 0) -> Predicted:
+    """The flow of every level of `levels`: (4,), (4, 3) or all that the network has (`recipes.LEVELS`).
+
+    Args:
+        network: any of the family, and the features of the two images as it has them (`Batch.features`).
+    """
+    if levels == (4,):
+        return Predicted((network.level4(target, source),))
+    if levels == (4, 3):
+        return Predicted(network.coarse(target, source))
+    flows = network.decode(target, source, extra)._asdict()
+    return Predicted(tuple(flows[f"flow{level}"] for level in levels), flows.get("extra", ()))
 
 
 def validation_recipe() -> Recipe:
@@ -44,7 +45,7 @@ def validation_recipe() -> Recipe:
 
 
 def fixed_pairs(
-    encoder: GLUNet,
+    encoder: Network,
     photographs: Photographs,
     pairs: int = 64,
     keep_images: bool = False,
@@ -77,11 +78,12 @@ def fixed_pairs(
 
 @torch.no_grad()
 def validate(
-    network: GLUNet, batches: list[Batch], levels: tuple[int, ...] = (4, 3, 2, 1), ranks: Alone | None = None
+    network: Network, batches: list[Batch], levels: tuple[int, ...] | None = None, ranks: Alone | None = None
 ) -> dict[str, float]:
     """End-point errors over the visible pixels of all pairs, in pixels of 256.
 
     Args:
+        levels: as `predict` takes them; None for all that the network has.
         ranks: the processes whose pairs count together; each has its own in `batches`.
 
     Returns:
@@ -89,6 +91,7 @@ def validate(
         "pck5" and, by range of true displacement, "aepe 0-8" and so on; the shares of pixels "covered" and "out of
         view", which do not count.
     """
+    levels = levels or LEVELS[network.config.network]
     names = [f"aepe{level}" for level in levels] + ["motion", "pck1", "pck5"]
     names += [f"aepe {low}-{high}" for low, high in BINS] + ["covered", "out of view"]
     sums = dict.fromkeys(names, (0.0, 0))
@@ -100,7 +103,7 @@ def validate(
 
     network.eval()
     for batch in batches:
-        flows = [flow for flow in predict(network, *batch.features(network), levels)[:4] if flow is not None]
+        flows = predict(network, *batch.features(network), levels).levels
         grids = [tuple(flow.shape[-2:]) for flow in flows]
         true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]
         for level, flow, t in zip(levels, flows, true, strict=True):
