@@ -67,6 +67,22 @@ def test_match_writes_everything_and_says_so(run, pair, tmp_path, suffix):
         assert picture.size == (60, 40)
 
 
+def test_a_page_alone_or_with_the_rest(run, pair, tmp_path):
+    page, out = tmp_path / "view.html", tmp_path / "out"
+    assert run("match", *pair, "--html", page) == (0, f"{page}\n", "")
+    assert "source.png" in page.read_text(encoding="utf-8")
+    code, printed, _ = run("match", *pair, "--html", page, "--out", out)
+    assert code == 0
+    assert printed.split() == [*sorted(str(path) for path in out.iterdir()), str(page)]
+
+
+@pytest.mark.parametrize("words", [[], ["--html", "view.png"], ["--html", "view.html", "--points", "points.csv"]])
+def test_where_the_results_go_is_said(run, pair, words):
+    code, printed, errors = run("match", *pair, *words)
+    assert (code, printed) == (2, "")
+    assert "--html" in errors or "--out" in errors
+
+
 def test_match_again_into_the_same_folder(run, pair, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -116,14 +132,14 @@ def test_info(run):
     assert "CC BY 4.0" in printed
 
 
-@pytest.mark.parametrize("command", ["match", "eval", "info"])
+@pytest.mark.parametrize("command", ["match", "eval", "info", "view"])
 def test_help_has_an_example(run, command):
     code, printed, _ = run(command, "--help")
     assert code == 0
     assert f"Example: glunet {command}" in " ".join(printed.split())
 
 
-@pytest.mark.parametrize("words", [["match", "a.png"], ["match", "--nothing"], ["nothing"], ["match", "a", "b"]])
+@pytest.mark.parametrize("words", [["match", "a.png"], ["match", "--nothing"], ["nothing"]])
 def test_wrong_usage(run, words):
     code, printed, errors = run(*words)
     assert code == 2

@@ -301,12 +301,20 @@ class Match:
     def save(self, path: str | os.PathLike[str]) -> list[Path]:
         """Writes the flow, with its provenance: .flo, .png (KITTI's 16 bits, +-512 px at most) or .npz, by the suffix.
 
+        Or, as .html, a page to look at and point into, in one file (`glunet.view.page`).
+
         Returns:
             The files written (a .flo has its provenance in a second one beside it).
 
         Raises:
-            GlunetError: another suffix, flow beyond what KITTI's PNG holds, a place that cannot be written to.
+            GlunetError: another suffix, flow beyond what KITTI's PNG holds, a place that cannot be written to; a page
+                of a match that does not know its images.
         """
+        if Path(path).suffix == ".html":
+            from glunet.view.page import write_page
+
+            write_page(path, self)
+            return [Path(path)]
         return write_flow(path, self.flow, self.metadata())
 
     def metadata(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from glunet.cli import convert, info, match, train
+from glunet.cli import convert, info, match, train, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
 
@@ -22,6 +22,7 @@ app.command("train")(train.train)
 app.command("eval")(eval_command.evaluate)
 app.command("convert")(convert.convert)
 app.command("info")(info.info)
+app.command("view")(view.view)
 
 
 @app.callback()

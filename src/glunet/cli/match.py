@@ -1,6 +1,7 @@
 """glunet match: two images in; flow, warped source, pictures and numbers out."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,13 @@ FORMATS = ("flo", "png", "npz")
 def match(
     source: Annotated[Path, typer.Argument(help="The image to find the target's pixels in.", metavar="SOURCE")],
     target: Annotated[Path, typer.Argument(help="The image on whose grid the answer lies.", metavar="TARGET")],
-    out: Annotated[Path, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="A page that answers: point at the target, see the source. One file.", metavar="FILE"),
+    ] = None,
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
     flow_format: Annotated[
@@ -59,10 +66,17 @@ def match(
 
     DIR gets flow.flo (with flow.flo.json, its provenance), warped.png (the source seen from the target),
     flow-picture.png (Middlebury's colours), confidence.png (white is certain), sheet.png (all at a glance) and
-    numbers.json, with --points also matches.csv; all of them or, on a failure, none.
+    numbers.json, with --points also matches.csv; all of them or, on a failure, none. --html writes one file to look at,
+    alone or as well.
 
     Example: glunet match left.jpg right.jpg --out result
     """
+    if out is None and html is None:
+        raise GlunetError("Nothing says where the results go: give --out DIR, --html FILE, or both.")
+    if html is not None and html.suffix not in (".html", ".htm"):
+        raise GlunetError(f"--html '{html}' came, but a page ends in .html: name it so.")
+    if out is None and points is not None:
+        raise GlunetError("--points writes matches.csv into the folder of --out: give --out DIR as well.")
     if flow_format not in FORMATS:
         raise GlunetError(f"The flow format '{flow_format}' is unknown: choose one of {', '.join(FORMATS)}.")
     from glunet.flow.files import writing_folder
@@ -72,7 +86,7 @@ def match(
 
     asked = None if points is None else read_points(points)
     image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
-    with writing_folder(out) as folder:
+    with writing_folder(out) if out is not None else nullcontext() as folder:
         began = time.perf_counter()
         matcher = load(weights, device, uint8_truncation, iterative_refinement)
         loaded = time.perf_counter()
@@ -87,24 +101,31 @@ def match(
             max_memory=None if max_memory is None else int(max_memory * 1e9),
         )
         matched = time.perf_counter()
-        pictures = [
-            load_image(path, role).round().byte().permute(1, 2, 0).numpy()
-            for path, role in ((source, "source"), (target, "target"))
-        ]
-        numbers = {
-            **found.metadata(),
-            "source": str(source),
-            "target": str(target),
-            "device": str(matcher.device),
-            "seconds": {"load": round(loaded - began, 3), "match": round(matched - loaded, 3)},
-            **measure(found, *pictures),
-        }
-        if asked is not None:
-            write_matches(folder / "matches.csv", Correspondences(asked, *found.at(asked)))
-        _write(folder, flow_format, found, numbers, *pictures)
-        names = sorted(path.name for path in folder.iterdir())
-    for name in names:
-        typer.echo(out / name)
+        written = []
+        if folder is not None and out is not None:
+            pictures = [
+                load_image(path, role).round().byte().permute(1, 2, 0).numpy()
+                for path, role in ((source, "source"), (target, "target"))
+            ]
+            numbers = {
+                **found.metadata(),
+                "source": str(source),
+                "target": str(target),
+                "device": str(matcher.device),
+                "seconds": {"load": round(loaded - began, 3), "match": round(matched - loaded, 3)},
+                **measure(found, *pictures),
+            }
+            if asked is not None:
+                write_matches(folder / "matches.csv", Correspondences(asked, *found.at(asked)))
+            _write(folder, flow_format, found, numbers, *pictures)
+            written = sorted(out / path.name for path in folder.iterdir())
+        if html is not None:
+            from glunet.view.page import write_page
+
+            write_page(html, found, (source.name, target.name))
+            written.append(html)
+    for path in written:
+        typer.echo(path)
 
 
 def measure(match: "Match", source: "np.ndarray", target: "np.ndarray") -> dict[str, Any]:
