@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("match")(match.match)
 app.command("train")(train.train)
 app.command("eval")(eval_command.evaluate)
+app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("info")(info.info)
 app.command("view")(view.view)

@@ -1,0 +1,1 @@
+"""`glunet bench`: time and memory on this machine, beside what one would pick instead, and beside a floor."""

@@ -1,0 +1,183 @@
+"""What is compared: a name, a title, and how to make of it something that is given a pair and computes its flow."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from glunet import weight_files
+from glunet.bench.twin import PlainTwin
+from glunet.errors import GlunetError
+from glunet.evaluation.baselines import Dis
+from glunet.memory import available_bytes, human
+from glunet.network.glunet import GLUNet, GLUNetConfig
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A batch of pairs of one size, in the form that each row takes them.
+
+    Attributes:
+        source, target: B x 3 x H x W uint8 on the device.
+        source_array, target_array: the first pair, H x W x 3 uint8.
+    """
+
+    source: Tensor
+    target: Tensor
+    source_array: np.ndarray
+    target_array: np.ndarray
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables.
+
+    Attributes:
+        title: as it is shown.
+        make: (weights, device) -> what takes a `Pair`.
+        published: whether it runs the published decoders with random weights instead of the weights asked for.
+        batches: whether it takes several pairs at once.
+        bytes: (height, width) -> what it is known to need, for what would not fit.
+    """
+
+    title: str
+    make: Callable[[Path | str, torch.device], Callable[[Pair], Any]]
+    published: bool = False
+    batches: bool = False
+    bytes: Callable[[int, int], int] = lambda height, width: 0
+
+
+class Flow:
+    """A flow through a matcher or plain; `network` is the module whose stages can be told apart, or None."""
+
+    def __init__(self, run: Callable[[Tensor, Tensor], Tensor], network: Any) -> None:
+        self.run, self.network = run, network
+
+    @torch.inference_mode()
+    def __call__(self, pair: Pair) -> Tensor:
+        return self.run(pair.source, pair.target)
+
+
+def make(name: str, weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
+    """What the row of this name times.
+
+    Raises:
+        GlunetError: if what it needs is not on this machine, or the weights cannot be used.
+    """
+    return ROWS[name].make(weights, device)
+
+
+def make_pair(height: int, width: int, device: torch.device, batch: int = 1, seed: int = 0) -> Pair:
+    """Smooth noise, and it again some pixels to the side: time does not depend on what is in the images."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand((batch, 3, height // 16 + 2, width // 16 + 2), generator=generator)
+    picture = F.interpolate(coarse, size=(height + 8, width + 8), mode="bicubic").clamp(0, 1).mul(255).byte()
+    source = picture[..., :height, :width].contiguous()
+    target = picture[..., 8:, 8:].contiguous()
+    arrays = [np.ascontiguousarray(image[0].permute(1, 2, 0).numpy()) for image in (source, target)]
+    return Pair(source.to(device), target.to(device), *arrays)
+
+
+def save_published(path: Path) -> None:
+    """Random weights for GLU-Net with the published settings, as a file that `glunet.load` takes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = GLUNet(GLUNetConfig())
+    weight_files.save_weights(path, weight_files.network_state(network), network.config, {})
+
+
+def _glunet(speed: str) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
+    def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
+        matcher = _load(weights, device, speed)
+        return Flow(matcher.flow, matcher.network)
+
+    return build
+
+
+def _match(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
+    matcher = weight_files.load(weights, device)
+    return lambda pair: matcher.match(pair.source_array, pair.target_array)
+
+
+def _load(weights: Path | str, device: torch.device, speed: str) -> Any:
+    return weight_files.load(weights, device)
+
+
+def _twin(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
+    network, _ = weight_files.read_weights(weights)
+    if network.config.network != "glunet":
+        raise GlunetError(f"the plain twin is of GLU-Net, but these weights are {network.config.network}'s.")
+    twin = PlainTwin(network.config)
+    twin.load_state_dict(network.state_dict())
+    twin = twin.to(device).eval()
+    return Flow(twin, twin)
+
+
+def _dis(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
+    dis = Dis()
+    return lambda pair: dis.match(pair.source_array, pair.target_array)
+
+
+def _raft(size: str) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
+    def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
+        try:
+            module = importlib.import_module("torchvision.models.optical_flow")
+        except ImportError as error:
+            raise GlunetError("it needs torchvision, which is not installed: pip install 'glunet[raft]'.") from error
+        except RuntimeError as error:
+            raise GlunetError(f"torchvision does not fit this torch ({str(error).splitlines()[0]}).") from error
+        network: Any = getattr(module, f"raft_{size}")(weights=None).to(device).eval()
+
+        def run(source: Tensor, target: Tensor) -> Tensor:
+            height, width = target.shape[-2:]
+            # Multiples of 8, and 128 px at least for its pyramid of correlations.
+            padding = (0, max(128, -(-width // 8) * 8) - width, 0, max(128, -(-height // 8) * 8) - height)
+            images = [F.pad(image / 127.5 - 1, padding, mode="replicate") for image in (target, source)]
+            return network(*images)[-1][..., :height, :width]
+
+        return Flow(run, None)
+
+    return build
+
+
+def _raft_bytes(height: int, width: int) -> int:
+    """Its correlation of all positions with all others, the pooled copies, and one more while they are made."""
+    positions = max(16, -(-height // 8)) * max(16, -(-width // 8))
+    return 10 * positions**2
+
+
+def check_memory(name: str, height: int, width: int, device: torch.device) -> None:
+    """Whether it fits, as far as that is known.
+
+    Raises:
+        GlunetError: if the row is known to need more than there is.
+    """
+    available, needed = available_bytes(device), ROWS[name].bytes(height, width)
+    if available is not None and needed > available:
+        raise GlunetError(f"it would need {human(needed)} of memory, but {human(available)} is available.")
+
+
+ROWS: dict[str, Row] = {
+    "exact": Row("glunet, exact", _glunet("exact"), batches=True),
+    "fast": Row("glunet, fast", _glunet("fast"), batches=True),
+    "match": Row("glunet, match()", _match),
+    "twin": Row("plain twin", _twin, batches=True),
+    "published-exact": Row("published, exact", _glunet("exact"), published=True),
+    "published-fast": Row("published, fast", _glunet("fast"), published=True),
+    "published-twin": Row("published, plain twin", _twin, published=True),
+    "dis": Row("OpenCV DIS, medium", _dis),
+    "raft-small": Row("RAFT small", _raft("small"), bytes=_raft_bytes),
+    "raft-large": Row("RAFT large", _raft("large"), bytes=_raft_bytes),
+}
+DEFAULT = tuple(name for name, row in ROWS.items() if not row.published)
+
+
+def twin_of(name: str) -> str:
+    """The row that this one's ratios are to."""
+    return "published-twin" if ROWS[name].published else "twin"

@@ -1,0 +1,143 @@
+"""glunet bench: time and memory on this machine, beside what one would pick instead."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from glunet.errors import GlunetError
+
+SIZES = "256x256,520x520,375x1242,1080x1920"
+QUICK = "256x256,520x520"
+SMALLEST, LARGEST = 32, 8192  # pixels a side
+
+
+def bench(
+    sizes: Annotated[
+        str | None, typer.Option(help=f"HEIGHTxWIDTH, with commas between; by default {SIZES}.", show_default=False)
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="What to compare, with commas between: exact, fast, match, twin, dis, raft-small, raft-large (these "
+            "by default), published-exact, published-fast, published-twin; or 'all'.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Rounds at each size, at most.")] = 5,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="For the rounds of one size, about; what takes longer alone is left out.")
+    ] = 30.0,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Pairs at once for the throughput; 0: none; by default 4, on a GPU 16.", show_default=False
+        ),
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Start-up and memory, in fresh processes.")
+    ] = True,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"A first look: {QUICK}, 3 rounds, no batch, no memory.")
+    ] = False,
+    json_file: Annotated[
+        str | None, typer.Option("--json", help="All figures to this file, or '-' to print them alone.", metavar="FILE")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="The tables, explained, to this file (docs/performance.md).")
+    ] = None,
+    note: Annotated[str, typer.Option(help="A sentence of yours for the page.")] = "",
+) -> None:
+    """Measure time and memory here, beside a plain twin of the network, OpenCV's DIS and RAFT.
+
+    Everything runs in turns in one process, so that ratios hold on a busy machine; all takes some minutes.
+
+    Example: glunet bench --quick
+    """
+    asked = parse_sizes(sizes or (QUICK if quick else SIZES))
+    for path in (page, None if json_file in (None, "-") else Path(json_file)):
+        if path is not None and not path.absolute().parent.is_dir():  # said now rather than after minutes
+            raise GlunetError(f"'{path}' cannot be written: its folder is missing; make it, or choose another place.")
+    from rich.console import Console
+
+    from glunet.bench.measure import Settings, measure
+    from glunet.bench.page import left_out, machine_lines, tables
+    from glunet.bench.page import page as write_page
+    from glunet.flow.files import write_json, writing
+    from glunet.weight_files import pick_device
+
+    chosen = pick_device(device)
+    settings = Settings(
+        sizes=asked,
+        device=chosen,
+        weights=weights,
+        rows=parse_rows(rows),
+        repeat=min(repeat, 3) if quick else repeat,
+        seconds=min(seconds, 15) if quick else seconds,
+        batch=0 if quick else (16 if chosen.type == "cuda" else 4) if batch is None else batch,
+        fresh=memory and not quick,
+    )
+    console, watcher = Console(), Console(stderr=True)
+    with watcher.status("glunet bench") as status:
+        result = measure(settings, lambda text: status.update(text))
+    result["command"] = command = shlex.join(["glunet", *sys.argv[1:]])
+    if json_file == "-":
+        import json
+
+        typer.echo(json.dumps(result, indent=1))
+    else:
+        for line in machine_lines(result):
+            console.print(line, highlight=False, markup=False)
+        for table in tables(result):
+            console.print(table.rich())
+        for line in left_out(result):
+            console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
+    if json_file not in (None, "-"):
+        write_json(Path(json_file), result)
+        watcher.print(f"wrote {json_file}", soft_wrap=True)
+    if page is not None:
+        with writing(page) as part:
+            part.write_text(write_page(result, command, note), encoding="utf-8")
+        watcher.print(f"wrote {page}", soft_wrap=True)
+
+
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """ "520x520,375x1242" -> ((520, 520), (375, 1242)): height first.
+
+    Raises:
+        GlunetError: anything else, or a side that no matcher takes.
+    """
+    sizes = []
+    for word in text.replace(",", " ").split():
+        height, _, width = word.lower().partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            raise GlunetError(f"The size '{word}' is not understood: write HEIGHTxWIDTH in pixels, such as 375x1242.")
+        if not all(SMALLEST <= int(side) <= LARGEST for side in (height, width)):
+            raise GlunetError(f"The size '{word}' is out of range: a side has {SMALLEST} to {LARGEST} pixels here.")
+        sizes.append((int(height), int(width)))
+    if not sizes:
+        raise GlunetError("No size was given: write HEIGHTxWIDTH in pixels, such as --sizes 520x520,375x1242.")
+    return tuple(dict.fromkeys(sizes))
+
+
+def parse_rows(text: str | None) -> tuple[str, ...]:
+    """The names of `glunet.bench.rows.ROWS` that are asked for, in the order of the tables.
+
+    Raises:
+        GlunetError: if there is no such row.
+    """
+    from glunet.bench.rows import DEFAULT, ROWS
+
+    if text is None:
+        return DEFAULT
+    names: Any = text.replace(",", " ").split()
+    if names == ["all"]:
+        return tuple(ROWS)
+    unknown = [name for name in names if name not in ROWS]
+    if unknown or not names:
+        raise GlunetError(f"There is no row '{' '.join(unknown)}' to measure: choose of {', '.join(ROWS)}, or 'all'.")
+    return tuple(name for name in ROWS if name in names)
