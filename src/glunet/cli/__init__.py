@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from glunet.cli import convert, info, match, train, view
+from glunet.cli import bench, convert, info, match, train, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
 
