@@ -25,12 +25,13 @@ def check_contents(wheel: Path) -> None:
     needed = {
         "py.typed": any(n == "glunet/py.typed" for n in names),
         "weights": any(n.startswith("glunet/weights/") and n.endswith(".safetensors") for n in names),
+        "the page": {f"glunet/view/page.{kind}" for kind in ("html", "css", "js")} <= set(names),
         "LICENSE": any(n.endswith("/LICENSE") for n in names),
         "NOTICE": any(n.endswith("/NOTICE") for n in names),
     }
     missing = [name for name, present in needed.items() if not present]
     assert not missing, f"the wheel lacks {missing}"
-    allowed = (".py", ".typed", ".safetensors", ".json")
+    allowed = (".py", ".typed", ".safetensors", ".json", ".html", ".css", ".js")
     strangers = [n for n in names if not (n.startswith("glunet/") and n.endswith(allowed)) and ".dist-info/" not in n]
     assert not strangers, f"the wheel carries {strangers}"
     megabytes = wheel.stat().st_size / 1e6
@@ -72,7 +73,7 @@ def main() -> None:
         source, target = make_pictures(folder)
         glunet("--help")
         glunet("info")
-        glunet("match", source, target, "--out", folder / "out")
+        glunet("match", source, target, "--out", folder / "out", "--html", folder / "view.html")
         print("written:", ", ".join(sorted(p.name for p in (folder / "out").iterdir())))
 
         match = package.load().match(source, target)
