@@ -71,6 +71,30 @@ def test_opencv_reads_and_writes_the_same(tmp_path):
     assert (pixels[..., 2] == 1).all()
 
 
+def test_h5py_reads_springs_layout(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    flow = some_flow()
+    flow[2, 3, 1] = np.nan
+    write_flow(tmp_path / "a.flo5", flow, PROVENANCE)
+    with h5py.File(tmp_path / "a.flo5") as file:
+        assert list(file) == ["flow"]
+        assert file["flow"].dtype == np.float32
+        assert file["flow"].compression == "gzip"
+        stored = file["flow"][()]
+    assert np.isnan(stored[2, 3]).all()
+    stored[2, 3] = flow[2, 3]
+    assert np.array_equal(stored, flow, equal_nan=True)
+    for name, content in {"other": {"disparity": flow}, "shape": {"flow": flow[..., 0]}, "empty": {}}.items():
+        with h5py.File(tmp_path / f"{name}.flo5", "w") as file:
+            for key, array in content.items():
+                file[key] = array
+        with pytest.raises(GlunetError, match="cannot be used"):
+            read_flow(tmp_path / f"{name}.flo5")
+    (tmp_path / "text.flo5").write_text("text")
+    with pytest.raises(GlunetError, match=r"text\.flo5' cannot be read"):
+        read_flow(tmp_path / "text.flo5")
+
+
 @pytest.mark.parametrize("strategy", [0, 8, 16, 32, 64, 128, 248])
 def test_png_filters_of_other_writers(strategy):
     """libpng's filters none, Sub, Up, Average, Paeth, and all of them by its own choice."""

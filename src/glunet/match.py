@@ -299,7 +299,7 @@ class Match:
         return buffer.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> list[Path]:
-        """Writes the flow, with its provenance: .flo, .png (KITTI's 16 bits, +-512 px at most) or .npz, by the suffix.
+        """Writes the flow, with its provenance: .flo, .png (KITTI's 16 bits, +-512 px at most), .npz or .flo5.
 
         Or, as .html, a page to look at and point into, in one file (`glunet.view.page`).
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from glunet.match import Match
 
-FORMATS = ("flo", "png", "npz")
+FORMATS = ("flo", "png", "npz", "flo5")
 
 
 def match(
@@ -30,7 +30,7 @@ def match(
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
     flow_format: Annotated[
-        str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits) or npz.", metavar="FORMAT")
+        str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits), npz or flo5.", metavar="FORMAT")
     ] = "flo",
     points: Annotated[
         Path | None,

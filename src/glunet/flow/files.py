@@ -1,7 +1,7 @@
-"""Files: flow as .flo, as KITTI's 16-bit .png and as .npz; and how anything is written, whole or not at all.
+"""Files: flow as .flo, KITTI's 16-bit .png, .npz and .flo5; and how anything is written, whole or not at all.
 
 Provenance (which weights, with which settings) is a small dictionary, stored as JSON: in .npz under "metadata", in .png
-in a text chunk "glunet". A .flo has no room for it, and Middlebury's own reader refuses trailing bytes, so that it lies
+in a text chunk "glunet", in .flo5 in an attribute of that name. A .flo has no room for it, and Middlebury's own reader refuses trailing bytes, so that it lies
 beside, in a file of the same name with ".json" after it.
 """
 
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glunet.errors import GlunetError
-from glunet.flow import png16
+from glunet.flow import flo5, png16
 
-FLOW_SUFFIXES = (".flo", ".png", ".npz")
+FLOW_SUFFIXES = (".flo", ".png", ".npz", ".flo5")
 
 _FLO_MAGIC = b"PIEH"  # 202021.25 as a little-endian float
 _FLO_UNKNOWN = 1e9  # Middlebury: larger numbers mean "unknown"
@@ -43,7 +43,8 @@ class FlowFile(NamedTuple):
 
 
 def write_flow(path: str | os.PathLike[str], flow: np.ndarray, metadata: Mapping[str, Any] | None = None) -> list[Path]:
-    """Writes a flow; the suffix decides: .flo (Middlebury), .png (KITTI, 16 bits, steps of 1/64 px) or .npz.
+    """Writes a flow; the suffix decides: .flo (Middlebury), .png (KITTI, 16 bits, steps of 1/64 px), .npz or
+    .flo5 (Spring, HDF5; needs the extra "colmap").
 
     Args:
         path: existing files are replaced.
@@ -67,6 +68,10 @@ def write_flow(path: str | os.PathLike[str], flow: np.ndarray, metadata: Mapping
         with writing(path) as part, part.open("wb") as file:
             np.savez_compressed(file, flow=flow, valid=valid, metadata=np.array(text))
         return [path]
+    if path.suffix == ".flo5":
+        with writing(path) as part:
+            flo5.write(part, flow, valid, text)
+        return [path]
     if path.suffix == ".png":
         content = _kitti(flow, valid, text, path)
         with writing(path) as part:
@@ -84,16 +89,23 @@ def write_flow(path: str | os.PathLike[str], flow: np.ndarray, metadata: Mapping
 
 
 def read_flow(path: str | os.PathLike[str]) -> FlowFile:
-    """Reads what `write_flow` or another program wrote: .flo, KITTI's .png, or .npz with an array "flow".
+    """Reads what `write_flow` or another program wrote: .flo, KITTI's .png, .npz with an array "flow", or .flo5.
 
     Raises:
         GlunetError: missing, damaged or of another kind.
     """
     path = Path(path)
     check_suffix(path)
-    read: Callable[[Path], FlowFile] = {".flo": _read_flo, ".png": _read_kitti, ".npz": _read_npz}[path.suffix]
+    read: Callable[[Path], FlowFile] = {
+        ".flo": _read_flo,
+        ".png": _read_kitti,
+        ".npz": _read_npz,
+        ".flo5": _read_flo5,
+    }[path.suffix]
     try:
         return read(path)
+    except GlunetError:
+        raise
     except FileNotFoundError as error:
         raise GlunetError(f"The flow file '{path}' does not exist: check the path.") from error
     except OSError as error:
@@ -106,8 +118,8 @@ def check_suffix(path: Path) -> None:
     """Raises a GlunetError unless the path ends like a flow file."""
     if path.suffix not in FLOW_SUFFIXES:
         raise GlunetError(
-            f"'{path}' ends in '{path.suffix}', but a flow file is .flo (Middlebury), .png (KITTI, 16 bits) or .npz: "
-            "choose one of these."
+            f"'{path}' ends in '{path.suffix}', but a flow file is .flo (Middlebury), .png (KITTI, 16 bits), .npz or "
+            ".flo5 (Spring, HDF5): choose one of these."
         )
 
 
@@ -159,6 +171,11 @@ def _read_npz(path: Path) -> FlowFile:
     if flow.ndim != 3 or flow.shape[2] != 2 or valid.shape != flow.shape[:2]:
         raise ValueError(f"its flow is of shape {flow.shape}, not H x W x 2")
     return _flow_file(flow, valid, text)
+
+
+def _read_flo5(path: Path) -> FlowFile:
+    flow, text = flo5.read(path)
+    return _flow_file(flow, np.asarray(np.isfinite(flow).all(axis=2)), text)
 
 
 def _flow_file(flow: np.ndarray, valid: np.ndarray, text: str) -> FlowFile:
