@@ -211,9 +211,9 @@ def test_places_that_cannot_be_written_to(tmp_path):
 
 @pytest.fixture
 def small_disk():
-    """Writing beyond 2000 bytes of a file fails, as on a full disk."""
+    """Writing beyond 12000 bytes of a file fails, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12000, hard))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
