@@ -215,11 +215,16 @@ def _costs(found: dict[str, Any]) -> str:
     for name in ("global", "local"):
         for key, unit, scale in (("seconds", "ms", 1e3), ("bytes", "MB, result", 1e-6), ("peak", "MB, peak", 1e-6)):
             power = costs.exponent(grids, found[name][key], least)[0]
-            cells = [f"{scale * value:.3g}" for value in found[name][key]]
+            cells = [_three(scale * value) for value in found[name][key]]
             lines.append(f"| {name}, {unit} | " + " | ".join(cells) + f" | side^{power:.1f} |")
     about = f"One pair of {found['channels']}-channel features, float32, on {found['machine']}; the powers are fitted"
     lines += ["", f"{about} from {least} x {least} on. The peak counts what is made on the way, too."]
     return "\n".join(lines)
+
+
+def _three(value: float) -> str:
+    """Three digits that mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _networks(found: dict[str, Any]) -> str:
