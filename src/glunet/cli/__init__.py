@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from glunet.cli import bench, convert, info, match, train, view
+from glunet.cli import bench, convert, info, match, train, video, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
 
@@ -24,6 +24,7 @@ app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("info")(info.info)
 app.command("view")(view.view)
+app.command("video")(video.video)
 
 
 @app.callback()

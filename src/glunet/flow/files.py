@@ -1,8 +1,8 @@
 """Files: flow as .flo, KITTI's 16-bit .png, .npz and .flo5; and how anything is written, whole or not at all.
 
 Provenance (which weights, with which settings) is a small dictionary, stored as JSON: in .npz under "metadata", in .png
-in a text chunk "glunet", in .flo5 in an attribute of that name. A .flo has no room for it, and Middlebury's own reader refuses trailing bytes, so that it lies
-beside, in a file of the same name with ".json" after it.
+in a text chunk "glunet", in .flo5 in an attribute of that name. A .flo has no room for it, and Middlebury's own reader
+refuses trailing bytes, so that it lies beside, in a file of the same name with ".json" after it.
 """
 
 import json

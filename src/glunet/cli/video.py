@@ -1,0 +1,163 @@
+"""glunet video: flow of a video's frames, as files and as films."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from glunet.errors import GlunetError
+
+if TYPE_CHECKING:
+    from glunet.matcher import Matcher
+    from glunet.video.flows import Direction
+    from glunet.video.reader import Frames
+    from glunet.video.run import Plan
+
+FORMATS = ("flo", "png", "npz", "flo5", "none")
+FILMS = ("flow", "warped", "stabilised")
+DIRECTIONS = ("forward", "backward")
+
+
+def video(
+    frames: Annotated[Path, typer.Argument(help="A video file, or a folder of images.", metavar="IN")],
+    out: Annotated[Path, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")],
+    against: Annotated[
+        int | None,
+        typer.Option(help="Match each frame with this one, counted from 0; else with its neighbour.", metavar="FRAME"),
+    ] = None,
+    direction: Annotated[
+        str,
+        typer.Option(
+            help="forward: the flow is on the earlier (or fixed) frame's grid and points into the later (or other) "
+            "one; backward: the other way round."
+        ),
+    ] = "forward",
+    flow_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="Of the flow files: flo, png (KITTI, 16 bits), npz, flo5 (Spring, HDF5), or none.",
+            metavar="FORMAT",
+        ),
+    ] = "flo",
+    mp4: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A film: flow (colours), warped (the source seen from the target) or stabilised; more than once for "
+            "several.",
+            metavar="KIND",
+        ),
+    ] = None,
+    first: Annotated[int, typer.Option("--from", help="First frame, counted from 0.", metavar="FRAME")] = 0,
+    last: Annotated[int | None, typer.Option("--to", help="Last frame, included.", metavar="FRAME")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every so many frames only.", metavar="N")] = 1,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Bring frames down to this longer side; flow and films are in its pixels.", metavar="PIXELS"),
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second of a folder of images; 25 if not said.")] = None,
+    smooth: Annotated[
+        float, typer.Option(help="Stabilised, without --against: quicker motion is shake.", metavar="SECONDS")
+    ] = 1.0,
+    flow_max: Annotated[
+        float | None,
+        typer.Option(help="Length with full colour in the flow film; else the longest so far.", metavar="PIXELS"),
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Name broken frames and pass over them, instead of ending.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave flow files alone that an earlier run of this command made.")
+    ] = False,
+    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
+    ] = True,
+) -> None:
+    """Flow of consecutive frames, or of each frame against a fixed one; files for each pair, and films.
+
+    DIR gets 000000-to-000001.flo and so on (TARGET-to-SOURCE: on the target's grid, pointing into the source), films
+    named by their kind, and video.json: what each file is, how sure, and which frames were broken. Files of the same
+    names are replaced. The memory taken does not grow with the length of the video.
+
+    Example: glunet video in.mp4 --out result --mp4 flow --mp4 stabilised
+    """
+    for name, value, choices in (("format", flow_format, FORMATS), ("direction", direction, DIRECTIONS)):
+        if value not in choices:
+            raise GlunetError(f"The {name} '{value}' is unknown: choose one of {', '.join(choices)}.")
+    films = tuple(dict.fromkeys(mp4 or ()))
+    for film in films:
+        if film not in FILMS:
+            raise GlunetError(f"The film '{film}' is unknown: choose of {', '.join(FILMS)}.")
+    from glunet.flow.files import FLOW_SUFFIXES
+    from glunet.video.reader import open_frames
+    from glunet.video.run import LIST, Plan
+    from glunet.weight_files import load
+
+    suffix = "" if flow_format == "none" else f".{flow_format}"
+    assert not suffix or suffix in FLOW_SUFFIXES
+    opened = open_frames(frames, fps)
+    if out.exists() and not out.is_dir():
+        raise GlunetError(f"'{out}' is a file, but a folder is expected: choose another name.")
+    wanted = range(first, (opened.count - 1 if last is None else last) + 1, every)
+    plan = Plan(
+        wanted,
+        against,
+        cast("Direction", direction),
+        size,
+        confidence,
+        suffix,
+        films,
+        smooth,
+        flow_max,
+        keep_going,
+        resume,
+    )
+    if (out / LIST).exists() and not resume:
+        typer.echo(f"glunet: '{out}' holds results already; files of the same names are replaced.", err=True)
+    content = _watched(load(weights, device), opened, out, plan)
+    written = [pair["file"] for pair in content["pairs"] if "file" in pair]
+    if written:
+        typer.echo(f"{out / written[0]} ... {out / written[-1]} ({len(written)} files)")
+    for film in films:
+        typer.echo(out / f"{film}.mp4")
+    typer.echo(out / LIST)
+    height, width = content["flow_size"] or (0, 0)
+    if films and (height % 2 or width % 2):
+        typer.echo("glunet: the films have one row or column more than the frames: their sides must be even.", err=True)
+    if size is not None and height:
+        typer.echo(f"glunet: flow and films are in pixels of {width} x {height}.", err=True)
+
+
+def _watched(matcher: "Matcher", frames: "Frames", out: Path, plan: "Plan") -> dict[str, Any]:
+    """`glunet.video.run` with a progress bar and the time left on stderr, and a line for each problem."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, Any] = {}
+
+        def watch(doing: str, done: int, total: int, problem: str) -> None:
+            if doing not in tasks:
+                tasks[doing] = progress.add_task(doing, total=total)
+            progress.update(tasks[doing], completed=done, total=total)  # type: ignore[arg-type]
+            if problem:
+                console.print(f"glunet: passed over {problem}", soft_wrap=True, highlight=False, markup=False)
+
+        return run(matcher, frames, out, plan, watch)

@@ -1,0 +1,132 @@
+"""The flow of a video's frames: of consecutive ones, or of each against a fixed one. Each frame is encoded once."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from glunet.encoded import Encoded
+from glunet.errors import GlunetError
+from glunet.match import Match
+from glunet.video.reader import Frame, Frames
+
+if TYPE_CHECKING:
+    from glunet.matcher import Matcher
+
+Direction = Literal["forward", "backward"]
+
+
+class Step(NamedTuple):
+    """What became of one pair of frames, or of a frame without a picture.
+
+    Attributes:
+        target, source: numbers of the frames; the flow lives on the target's grid. For a broken frame both are its own.
+        time: seconds; of consecutive frames the target's, else that of the frame that is not the fixed one.
+        match: None for a broken frame, a pair that could not be matched, and one that was known already.
+        problem: why there is none; "" where nothing is wrong.
+        size: (height, width) of the target's frame as it is in the video.
+    """
+
+    target: int
+    source: int
+    time: float
+    match: Match | None
+    problem: str = ""
+    size: tuple[int, int] | None = None
+
+
+@dataclass
+class _Seen:
+    """A frame, encoded when it is first needed."""
+
+    frame: Frame
+    size: int | None
+    _encoded: Encoded | None = None
+
+    def encoded(self, matcher: "Matcher") -> Encoded:
+        if self._encoded is None:
+            assert self.frame.pixels is not None
+            self._encoded = matcher.encode(smaller(self.frame.pixels, self.size))
+        return self._encoded
+
+
+def flows(
+    matcher: "Matcher",
+    frames: Frames,
+    wanted: range,
+    *,
+    against: int | None = None,
+    direction: Direction = "forward",
+    size: int | None = None,
+    confidence: bool = True,
+    known: Callable[[int, int], bool] = lambda target, source: False,
+) -> Iterator[Step]:
+    """Matches frame by frame; no more than two frames are held at a time.
+
+    Args:
+        wanted: numbers of the frames to take. A broken one is passed over: its neighbours are matched with each other.
+        against: number of a fixed frame, which need not be wanted; None for consecutive frames.
+        direction: "forward": the target is the earlier of two frames (or the fixed one), and the flow points into the
+            later (or the other) one. "backward": the other way round.
+        size: longer side that frames are brought down to; the flow is in pixels of these smaller frames.
+        confidence: match both ways.
+        known: asked with target and source; pairs for which it is true are not matched.
+
+    Yields:
+        A `Step` for each pair, and one for each broken frame.
+
+    Raises:
+        GlunetError: if the fixed frame has no picture or is not there.
+    """
+    fixed = None if against is None else _Seen(_one(frames, against), size)
+    before: _Seen | None = None
+    for frame in frames.read(wanted):
+        if frame.pixels is None:
+            yield Step(frame.number, frame.number, frame.time, None, frame.problem)
+            continue
+        now = _Seen(frame, size)
+        other = before if fixed is None else fixed
+        before = now if fixed is None else None
+        if other is None or other.frame.number == frame.number:
+            continue
+        target, source = (other, now) if direction == "forward" else (now, other)
+        time = target.frame.time if fixed is None else frame.time
+        numbers = (target.frame.number, source.frame.number)
+        if known(*numbers):
+            yield Step(*numbers, time, None)
+            continue
+        try:
+            match = matcher.match(source.encoded(matcher), target.encoded(matcher), confidence=confidence)
+        except GlunetError as error:
+            yield Step(*numbers, time, None, str(error).rstrip("."))
+        else:
+            assert target.frame.pixels is not None
+            yield Step(*numbers, time, match, size=(target.frame.pixels.shape[0], target.frame.pixels.shape[1]))
+
+
+def smaller(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    """The picture with a longer side of `size` pixels; as it is where it is no longer than that."""
+    height, width = pixels.shape[:2]
+    if size is None or max(height, width) <= size:
+        return pixels
+    shape = (max(1, round(width * size / max(height, width))), max(1, round(height * size / max(height, width))))
+    return np.array(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
+
+
+def check_fixed(frames: Frames, number: int | None) -> None:
+    """Raises a GlunetError if there is no such frame to match against."""
+    if number is not None and not 0 <= number < frames.count:
+        raise GlunetError(
+            f"Frame {number} was named to match against, but '{frames.path}' has frames 0 to {frames.count - 1}."
+        )
+
+
+def _one(frames: Frames, number: int) -> Frame:
+    check_fixed(frames, number)
+    frame = next(frames.read(range(number, number + 1)), None)
+    if frame is None or frame.pixels is None:
+        problem = frame.problem if frame else "no picture came of it"
+        raise GlunetError(f"Frame {number} of '{frames.path}', to match against, is broken ({problem}): name another.")
+    return frame
