@@ -142,6 +142,8 @@ def _watched(matcher: "Matcher", frames: "Frames", out: Path, plan: "Plan") -> d
         TimeRemainingColumn,
     )
 
+    from glunet.video.run import run
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -156,7 +158,7 @@ def _watched(matcher: "Matcher", frames: "Frames", out: Path, plan: "Plan") -> d
         def watch(doing: str, done: int, total: int, problem: str) -> None:
             if doing not in tasks:
                 tasks[doing] = progress.add_task(doing, total=total)
-            progress.update(tasks[doing], completed=done, total=total)  # type: ignore[arg-type]
+            progress.update(tasks[doing], completed=done, total=total)
             if problem:
                 console.print(f"glunet: passed over {problem}", soft_wrap=True, highlight=False, markup=False)
 
