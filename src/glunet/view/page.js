@@ -45,7 +45,7 @@ async function show(shown) {
   for (const role of ["target", "source"]) {
     const [w, h] = shown.shown[role];
     $(role).style.setProperty("--ratio", w / h);
-    $(`${role}-name`).textContent = `${shown.names[role]} · ${shown.sizes[role].join(" × ")} px`;
+    $(`${role}-name`).textContent = `${shown.names[role] === role ? "" : `${shown.names[role]} · `}${shown.sizes[role].join(" × ")} px`;
   }
   document.body.style.setProperty("--ratio", Math.max(...Object.values(shown.shown).map(([w, h]) => w / h)));
   $("source-picture").src = shown.images.source;
@@ -202,9 +202,9 @@ function loupe(canvas, image, x, y, width, height, empty) {
   }
   pen.imageSmoothingEnabled = false;
   pen.drawImage(image, (LOUPE / 2 - x - 0.5) * zoom, (LOUPE / 2 - y - 0.5) * zoom, width * zoom, height * zoom);
-  for (const [colour, wider] of [["#fff", 3], ["#ff3d81", 1]]) {
+  for (const [colour, wider] of [["#fff", 5], ["#ff3d81", 2.5]]) {
     pen.strokeStyle = colour;
-    pen.lineWidth = 2;
+    pen.lineWidth = 2.5;
     pen.strokeRect((side - zoom) / 2 - wider, (side - zoom) / 2 - wider, zoom + 2 * wider, zoom + 2 * wider);
   }
 }

@@ -91,8 +91,9 @@ def payload(
     confidence = match.confidence[here[1], here[0]]
     steps, step = quantise(flow, confidence > 0)
     known = np.asarray((steps != UNKNOWN).all(-1))
-    length = np.hypot(*flow[known & (confidence > 0)].T)
-    rim = float(np.percentile(length, 99)) if length.size else 1.0
+    # Colours are stretched over what counts; wild guesses elsewhere would make it pale.
+    length = np.hypot(*flow[known & (confidence >= min(LEAST, confidence.max()))].T)
+    rim = float(length.max(initial=0)) or 1.0
     in_view = match.confidence_kind == "in view"
     return {
         "names": {"source": names[0], "target": names[1]},
