@@ -22,10 +22,11 @@ import anyio
 import httpx
 import torch
 
-from glunet import cli
+from glunet import cli, weight_files
 from glunet.errors import GlunetError
 from glunet.flow.geometry import frame_flow_to_source
 from glunet.match import Match, Provenance
+from glunet.view import server
 from glunet.view.server import listen, make_app
 from viewed import calibration, photograph
 
@@ -214,6 +215,33 @@ def test_a_missing_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(GlunetError, match=rf"{module} is missing.*pip install 'glunet\[view\]'"):
         make_app(Still, PORT)
+
+
+def test_two_files_are_matched_before_the_page_opens(monkeypatch, capsys, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png((48, 64), len(name)))
+    shown = []
+
+    class Server:
+        def run(self, sockets):
+            assert sockets[0].getsockname()[0] == "127.0.0.1"
+            raise KeyboardInterrupt
+
+    def make_server(matcher, port, payload, longest):
+        shown.append(payload)
+        return Server()
+
+    monkeypatch.setattr(weight_files, "load", lambda name, device: Still())
+    monkeypatch.setattr(server, "make_server", make_server)
+    words = ["glunet", "view", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--port", "0", "--longest", "64"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert shown[0]["names"] == {"source": "a.png", "target": "b.png"}
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("http://127.0.0.1:")
+    assert said[1] == "ended"
 
 
 def test_one_image_is_not_two(monkeypatch, capsys):

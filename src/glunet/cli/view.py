@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def view(
     source: Annotated[
         Path | None,
-        typer.Argument(help="The image to find the target's pixels in.", metavar="[SOURCE", show_default=False),
+        typer.Argument(help="The image to find the target's pixels in.", metavar="SOURCE", show_default=False),
     ] = None,
     target: Annotated[
-        Path | None, typer.Argument(help="The image to point at.", metavar="TARGET]", show_default=False)
+        Path | None, typer.Argument(help="The image to point at.", metavar="TARGET", show_default=False)
     ] = None,
     port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 takes any that is free.")] = 8765,
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",

@@ -148,17 +148,14 @@ def make_app(
     async def match(request: Request) -> Response:
         try:
             _check_length(request.headers.get("content-length"), max_bytes)
+            async with request.form(max_files=2, max_fields=2) as form:
+                uploads = [form.get(role) for role in ("source", "target")]
+                if any(upload is None or isinstance(upload, str) for upload in uploads):
+                    raise Refused(400, "Two images are needed: a source and a target.")
+                pair = [(u.filename or "image", await u.read()) for u in uploads]  # type: ignore[union-attr]
             if not turn.acquire(blocking=False):
                 raise Refused(503, "Another pair is being matched: try again when it is done.")
-            try:
-                async with request.form(max_files=2, max_fields=2) as form:
-                    uploads = [form.get(role) for role in ("source", "target")]
-                    if any(upload is None or isinstance(upload, str) for upload in uploads):
-                        raise Refused(400, "Two images are needed: a source and a target.")
-                    pair = [(u.filename or "image", await u.read()) for u in uploads]  # type: ignore[union-attr]
-                content = await _aside(lambda: _match_uploads(matcher, pair, max_pixels, longest))
-            finally:
-                turn.release()
+            content = await _aside(lambda: _match_uploads(matcher, pair, max_pixels, longest), turn.release)
         except Refused as error:
             return refusal(error.status, str(error))
         except GlunetError as error:
@@ -231,14 +228,18 @@ def _match_uploads(
         return match_pair(matcher(), ((source, one), (target, two)), longest)
 
 
-async def _aside(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """`work` in a thread that does not keep the program from ending."""
+async def _aside(work: Callable[[], dict[str, Any]], after: Callable[[], None]) -> dict[str, Any]:
+    """`work`, then `after`, in a thread that does not keep the program from ending; also when nobody waits any more."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[dict[str, Any]] = loop.create_future()
 
     def settle(result: dict[str, Any] | None, error: BaseException | None) -> None:
-        if not done.cancelled():
-            done.set_exception(error) if error is not None else done.set_result(result or {})
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result or {})
 
     def run() -> None:
         result, error = None, None
@@ -246,6 +247,7 @@ async def _aside(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             result = work()
         except BaseException as raised:  # handed on to who waits
             error = raised
+        after()
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
