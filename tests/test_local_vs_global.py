@@ -48,6 +48,12 @@ def test_a_stopped_run_goes_on_with_the_same_weights(tmp_path: Path) -> None:
         for key, value in network.state_dict().items():
             assert torch.equal(value, again[0][name].state_dict()[key]), key
     assert not (tmp_path / "parts" / "state.pt").exists()
+    once_more = training.train_seed(0, Noise(), tmp_path / "parts", PLAN, CPU)
+    assert once_more is not None
+    assert once_more[1] == json.loads(json.dumps(again[1])), "what is trained is not trained again"
+    key = "decoder3.conv_0.0.weight"
+    one, other = (found[0]["glunet"].state_dict()[key] for found in (again, once_more))
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
     assert whole[1]["encoder passes"] == again[1]["encoder passes"] == 16
     # Of the weights alone it goes on where they are.
     training.train_seed(0, Noise(), tmp_path / "weights", PLAN, CPU, lambda: True)

@@ -23,6 +23,7 @@ from glunet.weight_files import find as find_weights
 from glunet.weight_files import pick_device, read_weights
 
 PARTS = ("costs", "networks", "shipped", "train", "page")
+AS_THEY_ARE = 2048  # short side of photographs in large images, where training keeps them at 400
 RESULTS, PAGE = Path("benchmarks/results/local_vs_global"), Path("docs/local-and-global.md")
 
 
@@ -53,9 +54,16 @@ def main(arguments: list[str] | None = None) -> None:
     unknown = [part for part in given.parts if part not in PARTS]
     if unknown:
         raise SystemExit(f"no part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    parts = given.parts or PARTS
+    if "train" in parts and (not given.photos or given.out is None):
+        raise SystemExit(
+            "to train, --photos and --out are needed (and --validation, or one photograph in 20 is held back)"
+        )
+    if "shipped" in parts and not given.validation:
+        raise SystemExit("--validation names the photographs to measure the shipped weights on")
     device = pick_device(given.device)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for part in given.parts or PARTS:
+    for part in parts:
         if not globals()[f"_{part}"](given, device):
             break
 
@@ -82,7 +90,8 @@ def _networks(given: argparse.Namespace, device: torch.device) -> bool:
 def _shipped(given: argparse.Namespace, device: torch.device) -> bool:
     began = time.monotonic()
     network: GLUNet = read_weights(given.weights)[0].to(device).eval()
-    aepe = shipped.ablation(network, _measured_on(given), given.measure_scenes)
+    photographs = Photographs(find(given.validation), short_side=AS_THEY_ARE)
+    aepe = shipped.ablation(network, photographs, given.measure_scenes)
     print(shipped.table(aepe), flush=True)
     _keep(
         given.results / "shipped.json",
@@ -97,8 +106,6 @@ def _shipped(given: argparse.Namespace, device: torch.device) -> bool:
 
 def _train(given: argparse.Namespace, device: torch.device) -> bool:
     """All seeds that have no results yet; false where it was stopped before the end."""
-    if not given.photos or given.out is None:
-        raise SystemExit("to train, --photos and --out are needed (and --validation, to measure)")
     plan = training.Plan(given.pairs, given.batch, networks=tuple(given.networks))
     plan = replace(plan, bf16=bfloat16_pays(device))
     photographs = Photographs(find(given.photos))
@@ -142,7 +149,7 @@ def _train_one(
     began = time.monotonic()
     numbers["displacement"] = measuring.by_displacement(networks, held_back, given.measure_pairs, plan.bf16)
     say(f"seed {seed}: measured by displacement")
-    whole = Photographs(held_back.places, short_side=2048)  # as large as they are
+    whole = Photographs(held_back.places, short_side=AS_THEY_ARE)
     numbers["resolution"] = measuring.by_resolution(networks, whole, given.measure_scenes, plan.bf16)
     numbers["measuring"] = {
         "pairs": given.measure_pairs, "scenes": given.measure_scenes, "edges": measuring.EDGES[:-1],
@@ -156,12 +163,6 @@ def _page(given: argparse.Namespace, device: torch.device) -> bool:
     for path in page.write_page(given.page, given.results):
         print(path, flush=True)
     return True
-
-
-def _measured_on(given: argparse.Namespace) -> Photographs:
-    if not given.validation:
-        raise SystemExit("--validation names the photographs to measure on")
-    return Photographs(find(given.validation), short_side=2048)
 
 
 def _keep(path: Path, numbers: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """All networks of the comparison learn from the very same batches of one pool: equal encoder passes by construction."""
 
 import copy
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from glunet.flow.files import writing
 from glunet.network.family import Config, Network, build, configure
 from glunet.training.averaging import average, estimate_statistics, train_mode
 from glunet.training.loop import schedule
@@ -101,6 +103,12 @@ def train_seed(
         the averaged networks, and raw numbers of the training; None where it was stopped before the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "training.json"
+    if done.exists():  # trained, but stopped while it was measured
+        files = {name: folder / f"{name}.safetensors" for name in plan.networks}
+        return {name: read_network(path)[0].to(device).eval() for name, path in files.items()}, json.loads(
+            done.read_text(encoding="utf-8")
+        )
     learners = {name: _learner(NETWORKS[name], seed, plan, device) for name in plan.networks}
     step, elapsed, made, due = _restore(folder, learners, device)
     encoder = encoder_alone(next(iter(learners.values())).network.encoder, torch.bfloat16 if plan.bf16 else torch.float)
@@ -135,7 +143,6 @@ def train_seed(
         estimate_statistics(learner.averaged, learner.network, [pool], stage, step, settings, alone)
         finished[name] = learner.averaged.eval()
         _write(folder / f"{name}.safetensors", learner.averaged, seed, step)
-    (folder / "state.pt").unlink(missing_ok=True)
     numbers = {
         "seed": seed,
         "plan": asdict(plan) | {"steps": plan.steps},
@@ -143,6 +150,9 @@ def train_seed(
         "encoder passes": 16 * pool.made,
         "networks": {name: {"seconds": one.seconds, "errors": one.losses} for name, one in learners.items()},
     }
+    with writing(done) as part:
+        part.write_text(json.dumps(numbers), encoding="utf-8")
+    (folder / "state.pt").unlink(missing_ok=True)
     return finished, numbers
 
 
