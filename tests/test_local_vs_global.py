@@ -108,7 +108,7 @@ def test_no_motion_is_measured_as_motion(monkeypatch: pytest.MonkeyPatch) -> Non
     """Networks that always answer zero err by the motion, at every size; a true answer by nothing."""
     networks = {name: training.build(training.NETWORKS[name]).eval() for name in ("local-net", "glocal-net", "glunet")}
 
-    def zero(network: Any, target: torch.Tensor, *_: Any) -> torch.Tensor:
+    def zero(network: Any, target: torch.Tensor, *_: Any, known: Any) -> torch.Tensor:
         return torch.zeros(1, 2, *target.shape[-2:])
 
     monkeypatch.setattr(measuring, "full_flow", zero)
@@ -131,7 +131,9 @@ def test_ways_through_glunet_agree_with_the_matcher() -> None:
     flow = measuring.full_flow(network, images[:1], images[1:])
     by_matcher = glunet.matcher.Matcher(network, "untrained").flow(images[1:].byte(), images[:1].byte())
     torch.testing.assert_close(flow, by_matcher, atol=1e-3, rtol=1e-4)
-    others = [measuring.full_flow(network, images[:1], images[1:], **how) for how in shipped.WAYS.values()]
+    known: dict[Any, Any] = {}
+    others = [measuring.full_flow(network, images[:1], images[1:], known=known, **how) for how in shipped.WAYS.values()]
+    assert [frame for _, frame in known] == [(280, 280), (256, 256)]
     assert all(other.shape == flow.shape for other in others)
     torch.testing.assert_close(others[2], flow, atol=1e-3, rtol=1e-4)
     assert not any(torch.allclose(others[i], flow, atol=0.1) for i in (0, 1, 3))

@@ -74,8 +74,9 @@ def by_resolution(
         for number in range(scenes):
             target, source, true, stride = pair(held_back, number, size, device)
             motion = true.flow.norm(dim=1)[true.visible]
+            known: dict[Any, Any] = {}
             for name, network in networks.items():
-                flow = sampled(full_flow(network, target, source, bf16), stride)
+                flow = sampled(full_flow(network, target, source, bf16, known=known), stride)
                 error = (flow - true.flow).norm(dim=1)[true.visible]
                 found[name][str(size)] = tally(error, motion, found[name].get(str(size)))
     return found
@@ -109,6 +110,7 @@ def full_flow(
     extra: int = 0,
     frame: tuple[int, int] | None = None,
     lnet_only: bool = False,
+    known: dict[Any, Any] | None = None,
 ) -> Tensor:
     """The flow of images of one size, in their pixels: B x 2 x H x W.
 
@@ -117,13 +119,18 @@ def full_flow(
         extra: extra levels between L-Net and H-Net.
         frame: (height, width) of the network's frame; None for its own choice.
         lnet_only: GLU-Net's levels 4 and 3 alone.
+        known: features of this pair by network and frame; what is not there yet is added. All encoders must be alike.
     """
     size = (target.shape[-2], target.shape[-1])
     framing = FRAMINGS[network.config.network]
     frame = frame or framing.size(*size)
     anyone: Any = network
+    known = {} if known is None else known
+    which = (network.config.network, frame)
     with torch.autocast(target.device.type, dtype=torch.bfloat16, enabled=bf16):
-        features = [anyone.encode(*prepare(images, frame, lnet=framing.lnet)) for images in (target, source)]
+        if which not in known:
+            known[which] = [anyone.encode(*prepare(images, frame, lnet=framing.lnet)) for images in (target, source)]
+        features = known[which]
         if lnet_only:
             assert isinstance(network, GLUNet)
             flow = network.coarse(*features)[1].float()

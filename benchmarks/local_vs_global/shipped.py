@@ -32,8 +32,9 @@ def ablation(
             target, source, true, stride = pair(held_back, number, size, device)
             if not true.visible.any():
                 continue
+            known: dict[Any, Any] = {}
             for way, how in WAYS.items():
-                flow = sampled(full_flow(network, target, source, **how), stride)
+                flow = sampled(full_flow(network, target, source, known=known, **how), stride)
                 error = (flow - true.flow).norm(dim=1)[true.visible]
                 found[way][str(size)].append(round(float(error.mean()), 4))
     return found
