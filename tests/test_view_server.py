@@ -252,6 +252,44 @@ def test_one_image_is_not_two(monkeypatch, capsys):
     assert "takes two" in capsys.readouterr().err
 
 
+BUSY = """
+import sys, threading, time
+from glunet import cli, weight_files
+
+def slow(name, device):
+    print("matching", flush=True)
+    time.sleep(60)
+
+weight_files.load = slow
+sys.argv = ["glunet", "view", "--port", "0"]
+cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are otherwise there")
+def test_control_c_ends_it_during_a_match():
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        host = run.stdout.readline().split("http://")[1].split("/")[0]
+        answers = []
+
+        def send() -> None:
+            words = {"files": files(), "headers": {"Origin": f"http://{host}"}, "timeout": 50, "trust_env": False}
+            answers.append(httpx.post(f"http://{host}/match", **words))
+
+        client = threading.Thread(target=send)
+        client.start()
+        assert run.stdout.readline() == "matching\n"
+        run.send_signal(signal.SIGINT)
+        rest, errors = run.communicate(timeout=20)
+        client.join(20)
+    assert (run.returncode, rest, errors) == (0, "ended\n", "")
+    assert answers[0].status_code == 503
+    assert "was ended" in answers[0].json()["error"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are otherwise there")
 def test_control_c_ends_it(tmp_path):
     command = [sys.executable, "-m", "glunet", "view", "--port", "0"]

@@ -1,5 +1,8 @@
 """glunet view: the page that answers, from a server on this machine."""
 
+import os
+import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +39,7 @@ def view(
     """
     if source is not None and target is None:
         raise GlunetError("One image came: glunet view takes two, a source and a target, or none.")
-    from glunet.view.server import HOST, listen, make_server, match_pair
+    from glunet.view.server import HOST, listen, make_server, match_pair, still_matching
 
     @cache
     def matcher() -> "Matcher":
@@ -51,7 +54,9 @@ def view(
             shown = match_pair(matcher(), ((source.name, source), (target.name, target)), longest)
         server = make_server(matcher, number, shown, longest=longest)
         typer.echo(f"http://{HOST}:{number}/ answers on this machine; Ctrl-C ends it.")
-        try:
+        with suppress(KeyboardInterrupt):
             server.run(sockets=[door])
-        except KeyboardInterrupt:
-            typer.echo("ended")
+        typer.echo("ended")
+    if still_matching():  # Python's own end would break off torch's threads, which abort then
+        sys.stdout.flush()
+        os._exit(0)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Named = tuple[str, ImageLike]
+_THREAD = "glunet view: match"
 
 HOST = "127.0.0.1"
 PORT = 8765
@@ -77,14 +79,26 @@ def make_server(
 ) -> "uvicorn.Server":
     """A server that is ready to run: `server.run(sockets=[listen(port)])`; arguments as for `make_app`."""
     _, uvicorn = _fastapi()
+    app = make_app(matcher, port, shown, **bounds)
     settings = uvicorn.Config(
-        make_app(matcher, port, shown, **bounds),
-        log_level="warning",
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=1,
+        app, log_level="warning", lifespan="off", server_header=False, timeout_graceful_shutdown=5
     )
-    return uvicorn.Server(settings)
+    server = uvicorn.Server(settings)
+    leave = server.handle_exit
+
+    def answer_and_leave(number: int, frame: FrameType | None) -> None:
+        """Who waits for a match is told; otherwise the server would wait for it as well."""
+        for settle in list(app.state.waiting):
+            settle()
+        leave(number, frame)
+
+    server.handle_exit = answer_and_leave
+    return server
+
+
+def still_matching() -> bool:
+    """Whether a match goes on in its thread, which nothing can interrupt, after the server has ended."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def make_app(
@@ -115,6 +129,7 @@ def make_app(
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
     turn = threading.Lock()
+    app.state.waiting = set()
 
     def refusal(status: int, sentence: str) -> JSONResponse:
         return JSONResponse({"error": sentence}, status)
@@ -155,7 +170,9 @@ def make_app(
                 pair = [(u.filename or "image", await u.read()) for u in uploads]  # type: ignore[union-attr]
             if not turn.acquire(blocking=False):
                 raise Refused(503, "Another pair is being matched: try again when it is done.")
-            content = await _aside(lambda: _match_uploads(matcher, pair, max_pixels, longest), turn.release)
+            content = await _aside(
+                lambda: _match_uploads(matcher, pair, max_pixels, longest), turn.release, app.state.waiting
+            )
         except Refused as error:
             return refusal(error.status, str(error))
         except GlunetError as error:
@@ -228,33 +245,45 @@ def _match_uploads(
         return match_pair(matcher(), ((source, one), (target, two)), longest)
 
 
-async def _aside(work: Callable[[], dict[str, Any]], after: Callable[[], None]) -> dict[str, Any]:
-    """`work`, then `after`, in a thread that does not keep the program from ending; also when nobody waits any more."""
+async def _aside(
+    work: Callable[[], dict[str, Any]], after: Callable[[], None], waiting: set[Callable[[], None]]
+) -> dict[str, Any]:
+    """`work`, then `after`, in a thread that does not keep the program from ending; also when nobody waits any more.
+
+    As long as it is waited for, `waiting` holds a function that ends the waiting.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[dict[str, Any]] = loop.create_future()
 
-    def settle(result: dict[str, Any] | None, error: BaseException | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result or {})
+    def settle(result: dict[str, Any], error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(result) if error is None else done.set_exception(error)
 
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except BaseException as raised:  # handed on to who waits
-            error = raised
-        after()
+    def hand_on(result: dict[str, Any], error: BaseException | None) -> None:
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
-            logger.debug("the server has stopped meanwhile")
+            logger.debug("the server has ended meanwhile")
 
-    threading.Thread(target=run, name="match", daemon=True).start()
-    return await done
+    def run() -> None:
+        result: dict[str, Any] = {}
+        error = None
+        try:
+            result = work()
+        except BaseException as raised:  # for who waits
+            error = raised
+        after()
+        hand_on(result, error)
+
+    def give_up() -> None:
+        hand_on({}, Refused(503, "The server was ended before the match was done."))
+
+    threading.Thread(target=run, name=_THREAD, daemon=True).start()
+    waiting.add(give_up)
+    try:
+        return await done
+    finally:
+        waiting.discard(give_up)
 
 
 def _check_length(told: str | None, max_bytes: int) -> None:
