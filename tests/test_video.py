@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from glunet import cli, weight_files
@@ -70,7 +71,7 @@ def frames_of(path: Path) -> list[tuple[float, np.ndarray]]:
 class Pan:
     """A matcher that knows how far the window moved; it counts what it encodes, and what of it is still alive."""
 
-    device = "cpu"
+    device = torch.device("cpu")
     provenance = Provenance("pan", "cd" * 32, {"x": 1})
 
     def __init__(self) -> None:

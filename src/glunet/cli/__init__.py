@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from glunet.cli import bench, convert, info, match, train, video, view
+from glunet.cli import bench, colmap, convert, info, match, train, video, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
 
@@ -25,6 +25,7 @@ app.command("convert")(convert.convert)
 app.command("info")(info.info)
 app.command("view")(view.view)
 app.command("video")(video.video)
+app.command("colmap")(colmap.colmap)
 
 
 @app.callback()

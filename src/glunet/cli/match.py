@@ -30,7 +30,7 @@ def match(
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
     flow_format: Annotated[
-        str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits), npz or flo5.", metavar="FORMAT")
+        str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits), npz, flo5.", metavar="FORMAT")
     ] = "flo",
     points: Annotated[
         Path | None,

@@ -1,0 +1,162 @@
+"""glunet colmap: matches of a folder of images, as a database that COLMAP reconstructs from."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from glunet.errors import GlunetError
+
+if TYPE_CHECKING:
+    from glunet.colmap.collect import Collected, Settings
+    from glunet.colmap.database import Verified
+    from glunet.colmap.pictures import Shelf
+
+SHOWN = 50  # rows of the table
+
+
+def colmap(
+    images: Annotated[Path, typer.Argument(help="Folder of images of one scene.", metavar="IMAGES")],
+    out: Annotated[Path, typer.Option(help="COLMAP's database, to be written.", metavar="DATABASE.db")],
+    pairs: Annotated[
+        Path | None, typer.Option(help="Text file, two names a line: match these pairs.", metavar="FILE")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Match each image with the next N, by name: for a walk or a video.", metavar="N")
+    ] = None,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Match all pairs, even of more than 40 images.")
+    ] = False,
+    hloc: Annotated[
+        Path | None, typer.Option(help="Write hloc's features.h5, matches.h5 and pairs.txt here too.", metavar="DIR")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(min=64, help="Match at this longer side; keypoints are in pixels of the files.")
+    ] = 1024,
+    cell: Annotated[
+        int, typer.Option(min=2, max=256, help="At most one keypoint in each cell of so many matched pixels.")
+    ] = 8,
+    least: Annotated[float, typer.Option(min=0, max=1, help="Lowest confidence of a match.")] = 0.5,
+    round_trip: Annotated[float, typer.Option(help="There and back, a match may miss by so many pixels.")] = 2.0,
+    camera_mode: Annotated[
+        str, typer.Option(help="Who shares a camera: auto, single, per-folder, per-image.")
+    ] = "auto",
+    camera_model: Annotated[str, typer.Option(help="COLMAP's name of the camera model.")] = "SIMPLE_RADIAL",
+    camera_params: Annotated[str, typer.Option(help="Its parameters, comma-separated, where they are known.")] = "",
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Let COLMAP check each pair's geometry, and say how it fits.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a database that is there.")] = False,
+    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+) -> None:
+    """Match the images of a folder, and write what COLMAP reconstructs from.
+
+    Keypoints are shared: what is found at a place where another pair has a keypoint already is that keypoint, so that
+    points are tracked through many images. Pairs that do not show the same thing are named and left out.
+
+    Example: glunet colmap photos --out database.db
+    """
+    from glunet.colmap import database
+    from glunet.colmap import hloc as hloc_files
+    from glunet.colmap.collect import Settings
+    from glunet.colmap.pictures import Shelf, pictures
+    from glunet.flow.flo5 import hdf5
+    from glunet.weight_files import load
+
+    if camera_mode not in database.CAMERA_MODES:
+        choices = ", ".join(database.CAMERA_MODES)
+        raise GlunetError(f"The camera mode '{camera_mode}' is unknown: choose one of {choices}.")
+    pycolmap = database.library()
+    if camera_model not in pycolmap.CameraModelId.__members__:
+        raise GlunetError(f"COLMAP has no camera model '{camera_model}': SIMPLE_RADIAL, PINHOLE and OPENCV are some.")
+    if round_trip <= 0:
+        raise GlunetError(f"--round-trip is {round_trip:g}, but a positive number of pixels is expected.")
+    if hloc is not None:
+        hdf5()
+    found = pictures(images)
+    if out.exists() and not overwrite:
+        raise GlunetError(f"'{out}' is there already: choose another name, or --overwrite.")
+    chosen = _pairs([picture.name for picture in found], pairs, window, exhaustive)
+    matcher = load(weights, device)
+    settings = Settings(size=size, cell=cell, reach=cell / 4, least=least, round_trip=round_trip)
+    collected = _collected(Shelf(matcher, found, size), chosen, settings)
+    if not any(len(pair.matches) for pair in collected.pairs):
+        raise GlunetError(
+            f"No pair of the images in '{images}' has a match that is sure enough: there is nothing to write."
+        )
+    cameras = database.Cameras(camera_mode, camera_model, camera_params)
+    verified = database.write_database(out, images, collected, cameras, verify)
+    _tell(verified, collected, verify)
+    typer.echo(out)
+    if hloc is not None:
+        for path in hloc_files.write_hloc(hloc, collected):
+            typer.echo(path)
+
+
+def _pairs(names: list[str], file: Path | None, window: int | None, exhaustive: bool) -> list[tuple[int, int]]:
+    from glunet.colmap import pairs
+
+    if (file is not None) + (window is not None) + exhaustive > 1:
+        raise GlunetError("--pairs, --window and --exhaustive say different things: give one of them.")
+    if file is not None:
+        return pairs.read(file, names)
+    if window is not None:
+        return pairs.window(len(names), window)
+    if len(names) > pairs.FEW and not exhaustive:
+        count = len(names) * (len(names) - 1) // 2
+        raise GlunetError(
+            f"{len(names)} images make {count} pairs: say --window N (each with the next N), --pairs FILE, or "
+            "--exhaustive for all of them."
+        )
+    return pairs.every(len(names))
+
+
+def _collected(shelf: "Shelf", pairs: list[tuple[int, int]], settings: "Settings") -> "Collected":
+    """`glunet.colmap.collect` with a progress bar and the time left on stderr."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from glunet.colmap.collect import collect
+
+    bar = (TextColumn("matching"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("matching", total=len(pairs))
+
+        def watch(matched: Any, done: int) -> None:
+            progress.update(task, completed=done)
+            if matched.verdict:
+                a, b = (shelf.images[number].name for number in matched.pair)
+                told = f"glunet: left out {a} and {b}: {matched.verdict}"
+                console.print(told, soft_wrap=True, highlight=False, markup=False)
+
+        return collect(shelf, pairs, settings, watch)
+
+
+def _tell(verified: "list[Verified]", collected: "Collected", verify: bool) -> None:
+    from rich.console import Console
+
+    from glunet.colmap.tracks import track_lengths
+    from glunet.evaluation.tables import Table
+
+    notes = [f"{sum(map(len, collected.points))} keypoints in {len(collected.images)} images"]
+    if len(verified) > SHOWN:
+        notes.append(f"{len(verified) - SHOWN} more pairs are not shown")
+    if verify:
+        lengths = track_lengths(verified)
+        if len(lengths):
+            longer = 100 * float((lengths > 2).mean())
+            notes.append(f"{len(lengths)} tracks, {lengths.mean():.2f} images each; {longer:.0f} % are longer than two")
+    rows = tuple(
+        (" - ".join(pair.names), str(pair.matches), str(len(pair.inliers)), pair.kind) for pair in verified[:SHOWN]
+    )
+    head = ("pair", "matches", "inliers", "geometry")
+    Console(soft_wrap=False).print(Table("COLMAP's view of the pairs", head, rows, tuple(notes)).rich())

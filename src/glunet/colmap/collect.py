@@ -1,0 +1,145 @@
+"""Matches the pairs, and finds which keypoints of one image belong to which of the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from glunet.colmap.keypoints import NONE, Keypoints
+from glunet.colmap.pairs import Pair, by_blocks
+from glunet.colmap.pictures import Picture, Shelf
+from glunet.match import Match
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How keypoints come about.
+
+    Attributes:
+        size: longer side that images are brought down to for matching; None for no limit. The rest is in pixels of
+            these smaller images.
+        cell: an image holds at most one keypoint in each cell of so many pixels.
+        reach: a match that ends so near an existing keypoint ends at it.
+        least: lowest confidence (`Match.confidence_kind`).
+        round_trip: how far from its place a point may end that goes there and back.
+    """
+
+    size: int | None = 1024
+    cell: int = 8
+    reach: float = 2.0
+    least: float = 0.5
+    round_trip: float = 2.0
+
+
+class Matched(NamedTuple):
+    """One pair.
+
+    Attributes:
+        pair: numbers of the two images, the first the smaller.
+        matches: (N, 2) uint32, keypoint numbers in the one and the other; each at most once.
+        scores: (N,) float32, confidence.
+        verdict: a sentence for a pair that does not show the same thing and has no matches; else "".
+    """
+
+    pair: Pair
+    matches: np.ndarray
+    scores: np.ndarray
+    verdict: str = ""
+
+
+class Collected(NamedTuple):
+    """What there is to write.
+
+    Attributes:
+        images: the images.
+        points: for each the keypoints, (N, 2) float32, pixels as stored, pixel centres at integers.
+        scores: for each (N,) float32.
+        pairs: all that were matched.
+        scale: a matched pixel in pixels as stored, of the image where it is largest.
+    """
+
+    images: list[Picture]
+    points: list[np.ndarray]
+    scores: list[np.ndarray]
+    pairs: list[Matched]
+    scale: float = 1.0
+
+
+def collect(
+    shelf: Shelf, pairs: list[Pair], settings: Settings, watch: Callable[[Matched, int], None] = lambda *told: None
+) -> Collected:
+    """Matches pair after pair, each image encoded once as long as memory has room (`Shelf`).
+
+    Args:
+        watch: called with each pair and how many are done.
+
+    Raises:
+        GlunetError: an image that cannot be used, or a pair too large for the memory there is.
+    """
+    images = shelf.images
+    kept = [Keypoints(image.matched_size(settings.size), settings.cell) for image in images]
+    done = []
+    for number, (i, j) in enumerate(by_blocks(pairs, shelf.room), start=1):
+        match = shelf.matcher.match(shelf[j], shelf[i])
+        if match.verdict.same is False:
+            done.append(Matched((i, j), np.empty((0, 2), np.uint32), np.empty(0, np.float32), str(match.verdict)))
+        else:
+            done.append(Matched((i, j), *meet(match, kept[i], kept[j], settings)))
+        watch(done[-1], number)
+    points, largest = [], 1.0
+    for image, own in zip(images, kept, strict=True):
+        matched = image.matched_size(settings.size)
+        scale = np.array((image.size[1] / matched[1], image.size[0] / matched[0]), np.float32)
+        largest = max(largest, float(scale.max()))
+        points.append(((own.points + 0.5) * scale - 0.5).astype(np.float32))
+    return Collected(images, points, [own.scores for own in kept], done, largest)
+
+
+def meet(match: Match, target: Keypoints, source: Keypoints, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Which keypoints of the target are which of the source; new ones are made in both where cells are free.
+
+    A keypoint keeps the place where it was first found, and its partner is looked up there, between pixels: what is
+    rounded is only where two ways to the same keypoint meet (by `reach` at most).
+
+    Returns:
+        (N, 2) uint32, numbers in target and source, and (N,) float32, confidence. The surest first; each number once.
+    """
+    found = [
+        _follow(match, target, source, target.points, False, settings),
+        _follow(match.reverse, source, target, source.points, False, settings)[:, [1, 0, 2]],
+    ]
+    fresh = target.candidates(match.confidence, settings.least)
+    found.append(_follow(match, target, source, fresh, True, settings))
+    rows = np.concatenate(found)
+    rows = rows[np.argsort(-rows[:, 2], kind="stable")]
+    for column in (0, 1):  # the surest of each keypoint's
+        rows = rows[np.sort(np.unique(rows[:, column], return_index=True)[1])]
+    return rows[:, :2].astype(np.uint32), rows[:, 2].astype(np.float32)
+
+
+def _follow(
+    match: Match, here: Keypoints, there: Keypoints, points: np.ndarray, fresh: bool, settings: Settings
+) -> np.ndarray:
+    """From points of the target to keypoints of the source, found or new.
+
+    Args:
+        points: (M, 2), of `here`: its keypoints, or, if fresh, others, which become such if they lead somewhere.
+
+    Returns:
+        (N, 3) float64: number here, number there, confidence.
+    """
+    if not len(points):
+        return np.empty((0, 3))
+    ends, confidence = match.at(points, least=settings.least)
+    good = np.flatnonzero(np.isfinite(ends).all(axis=1))
+    back, _ = match.at(ends[good], of="source")
+    good = good[np.linalg.norm(back - points[good], axis=1) <= settings.round_trip]  # NaN is not
+    good = good[np.argsort(-confidence[good], kind="stable")]
+    numbers = there.nearest(ends[good], settings.reach)
+    new = numbers == NONE
+    numbers[new] = there.add(ends[good[new]], confidence[good[new]])
+    good, numbers = good[numbers != NONE], numbers[numbers != NONE]
+    own = good if not fresh else here.add(points[good], confidence[good])
+    rows = np.stack((own, numbers, confidence[good]), axis=-1).astype(np.float64)
+    return rows[rows[:, 0] != NONE]

@@ -1,0 +1,120 @@
+"""The images of a folder as COLMAP sees them: names with slashes, pixels as stored, whatever EXIF says of the top."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from glunet.encoded import Encoded
+from glunet.errors import GlunetError
+from glunet.images import load_image
+from glunet.memory import available_bytes
+from glunet.video.flows import smaller
+from glunet.video.reader import IMAGES, natural
+
+if TYPE_CHECKING:
+    from glunet.matcher import Matcher
+
+_ORIENTATION = 0x0112
+_ENCODED = 320  # bytes for each pixel of an encoded image: its features, and its grey levels
+_SHARE = 0.3  # of the memory there is, for images that are kept encoded
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a folder.
+
+    Attributes:
+        path: of the file.
+        name: relative to the folder, with slashes.
+        size: (height, width) as stored.
+    """
+
+    path: Path
+    name: str
+    size: tuple[int, int]
+
+    def matched_size(self, longest: int | None) -> tuple[int, int]:
+        """(height, width) that it is brought down to for matching: a longer side of `longest` at most."""
+        height, width = self.size
+        side = max(height, width)
+        if longest is None or side <= longest:
+            return self.size
+        return (max(1, round(height * longest / side)), max(1, round(width * longest / side)))
+
+    def pixels(self) -> np.ndarray:
+        """H x W x 3 uint8, as stored.
+
+        Raises:
+            GlunetError: if the file cannot be used.
+        """
+        with _opened(self.path) as picture:
+            picture.getexif().pop(_ORIENTATION, None)  # COLMAP does not turn pictures either
+            pixels = load_image(picture, "given").round().byte().permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(pixels)
+
+
+def pictures(folder: Path) -> list[Picture]:
+    """All images in a folder and the folders in it, in the order of their names, numbers by their value.
+
+    Raises:
+        GlunetError: no such folder, fewer than two images, or one that cannot be opened.
+    """
+    if not folder.is_dir():
+        raise GlunetError(f"'{folder}' is no folder: name the folder that holds the images.")
+    found = []
+    for below, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(below) / name for name in files if Path(name).suffix.lower() in IMAGES and name[0] != "."]
+    found.sort(key=lambda path: [natural(Path(part)) for part in path.relative_to(folder).parts])
+    if len(found) < 2:
+        raise GlunetError(f"'{folder}' holds {len(found) or 'no'} images, but two or more are matched: name another.")
+    listed = []
+    for path in found:
+        with _opened(path) as picture:
+            listed.append(Picture(path, path.relative_to(folder).as_posix(), (picture.height, picture.width)))
+    return listed
+
+
+class Shelf:
+    """Images, encoded when they are first asked for; the one not asked for the longest goes when there are too many.
+
+    Attributes:
+        room: how many are kept.
+    """
+
+    def __init__(self, matcher: "Matcher", images: list[Picture], longest: int | None, room: int | None = None) -> None:
+        self.matcher, self.images, self.longest = matcher, images, longest
+        self.room = self._room() if room is None else room
+        self._kept: dict[int, Encoded] = {}
+
+    def __getitem__(self, number: int) -> Encoded:
+        """The image of this number."""
+        encoded = self._kept.pop(number, None)
+        if encoded is None:
+            while len(self._kept) >= self.room:
+                del self._kept[next(iter(self._kept))]
+            image = self.images[number]
+            try:
+                encoded = self.matcher.encode(smaller(image.pixels(), self.longest))
+            except GlunetError as error:
+                raise GlunetError(f"'{image.path}': {error}") from error
+        self._kept[number] = encoded
+        return encoded
+
+    def _room(self) -> int:
+        largest = max(int(np.prod(image.matched_size(self.longest))) for image in self.images)
+        available = available_bytes(self.matcher.device)
+        if available is None:
+            return 2
+        return max(2, min(len(self.images), int(_SHARE * available / (_ENCODED * largest))))
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise GlunetError(f"The image '{path}' cannot be opened: mend it, or move it away.") from error

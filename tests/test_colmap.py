@@ -1,0 +1,388 @@
+"""COLMAP and hloc: what pycolmap and h5py read back, on a scene whose geometry is known."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import rendered
+from glunet import cli, weight_files
+from glunet.colmap import pairs as pairs_module
+from glunet.colmap.collect import Settings, meet
+from glunet.colmap.database import Verified, quiet
+from glunet.colmap.keypoints import NONE, Keypoints
+from glunet.colmap.pictures import Shelf, pictures
+from glunet.colmap.tracks import track_lengths
+from glunet.confidence import Calibration
+from glunet.encoded import Encoded
+from glunet.errors import GlunetError
+from glunet.match import Match, Provenance
+from untrained import matcher as untrained
+
+pycolmap = pytest.importorskip("pycolmap")
+h5py = pytest.importorskip("h5py")
+
+SIZE, FOCAL = (96, 128), 120.0
+CAMERAS = rendered.cameras(4, SIZE, FOCAL)
+PAINT = rendered.noise(0), rendered.noise(1)
+STRANGE = Calibration((1.0,), (0.0, 1.0), ((1.0, 0.0),), 2.0, {})  # says of every pair that it shows different things
+
+
+class Truth:
+    """A matcher that knows the scene. The first pixel tells which view an image is."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, strange: tuple[tuple[int, int], ...] = ()) -> None:
+        self.strange = strange
+        self.encoded: list[int] = []
+
+    def encode(self, pixels: np.ndarray) -> Encoded:
+        self.encoded.append(int(pixels[0, 0, 0]))
+        return untrained().open(pixels)
+
+    def match(self, source: Encoded, target: Encoded) -> Match:
+        s, t = int(source.picture[0, 0, 0]), int(target.picture[0, 0, 0])
+        there, back = rendered.flow(CAMERAS[t], CAMERAS[s]), rendered.flow(CAMERAS[s], CAMERAS[t])
+        calibration = STRANGE if (t, s) in self.strange else None
+        return Match(there, source.size, Provenance("truth"), back, calibration)
+
+
+@pytest.fixture(scope="session")
+def rendered_views() -> list[np.ndarray]:
+    views = [rendered.picture(camera, PAINT) for camera in CAMERAS]
+    for number, view in enumerate(views):
+        view[0, 0] = number
+    return views
+
+
+@pytest.fixture
+def photos(tmp_path, rendered_views) -> Path:
+    """Four views; names with a space and a folder among them."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name, view in zip(("view 1.png", "view2.png", "view10.png", "more/view.png"), rendered_views, strict=True):
+        Image.fromarray(view).save(folder / name)
+    return folder
+
+
+ORDER = ["more/view.png", "view2.png", "view10.png", "view 1.png"]
+NUMBER = {"view 1.png": 0, "view2.png": 1, "view10.png": 2, "more/view.png": 3}
+KNOWN = ("--camera-mode", "single", "--camera-model", "PINHOLE", "--camera-params", "120,120,64,48")
+
+
+@pytest.fixture
+def truth() -> Truth:
+    return Truth()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, truth):
+    """`run(...)` -> exit code, stdout, stderr of `glunet colmap ...`."""
+    monkeypatch.setattr(weight_files, "load", lambda name, device: truth)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["glunet", "colmap", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (end.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+# The database
+
+
+def test_pycolmap_reads_and_reconstructs(run, photos, tmp_path, truth):
+    out = tmp_path / "database.db"
+    code, printed, errors = run(photos, "--out", out, "--cell", 4, *KNOWN)
+    assert (code, errors) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["database.db", "photos"]
+    assert sorted(truth.encoded) == [0, 1, 2, 3]
+    assert "more/view.png - view2.png" in printed
+    assert "images each" in printed
+    assert printed.splitlines()[-1] == str(out)
+
+    with pycolmap.Database.open(out) as database:
+        images = {image.name: image.image_id for image in database.read_all_images()}
+        assert sorted(images) == sorted(ORDER)
+        assert database.num_cameras() == 1
+        points = {name: database.read_keypoints(number) for name, number in images.items()}
+        apart = []
+        names = {number: name for name, number in images.items()}
+        for pair, matches in zip(*database.read_all_matches(), strict=True):
+            a, b = (names[number] for number in pycolmap.pair_id_to_image_pair(pair))
+            assert len(np.unique(matches[:, 0])) == len(np.unique(matches[:, 1])) == len(matches) > 50
+            # COLMAP's half pixel is taken off, then the scene itself says where a point is in the other view.
+            first, second = points[a][matches[:, 0]] - 0.5, points[b][matches[:, 1]] - 0.5
+            apart.append(np.linalg.norm(at(CAMERAS[NUMBER[a]], CAMERAS[NUMBER[b]], first) - second, axis=1))
+        assert len(apart) == 6
+        assert np.median(np.concatenate(apart)) < 0.2
+        assert np.percentile(np.concatenate(apart), 95) < 1.2  # where ways meet, up to `reach` is given
+
+    mapped = tmp_path / "mapped"
+    mapped.mkdir()
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads, options.random_seed, options.ba_refine_focal_length = 1, 0, False
+    with quiet(pycolmap):
+        models = pycolmap.incremental_mapping(out, photos, mapped, options)
+    assert len(models) == 1
+    model = models[0]
+    assert model.num_reg_images() == 4
+    assert model.compute_mean_track_length() > 2.7
+    assert model.compute_mean_reprojection_error() < 0.5
+    # Up to one similarity, the cameras stand where they stood.
+    found = np.array([model.find_image_with_name(name).projection_center() for name in ORDER])
+    true = np.array([CAMERAS[NUMBER[name]].centre for name in ORDER])
+    assert misfit(found, true) < 0.02
+
+
+def at(target: rendered.Camera, source: rendered.Camera, points: np.ndarray) -> np.ndarray:
+    found = Match(rendered.flow(target, source), SIZE, Provenance("truth"))
+    return found.at(points.clip(0, (SIZE[1] - 1, SIZE[0] - 1)))[0]
+
+
+def misfit(found: np.ndarray, true: np.ndarray) -> float:
+    """How far points are from others, over these points' spread, after the best similarity."""
+    a, b = found - found.mean(0), true - true.mean(0)
+    u, s, vt = np.linalg.svd(b.T @ a)
+    sign = np.diag((1, 1, np.sign(np.linalg.det(u @ vt))))
+    fitted = a @ (u @ sign @ vt).T * (np.trace(np.diag(s) @ sign) / (a**2).sum())
+    return float(np.linalg.norm(fitted - b) / np.linalg.norm(b))
+
+
+def test_large_images_are_matched_small_and_written_large(run, monkeypatch, tmp_path, truth, rendered_views):
+    """The same views, four times as large, matched as small ones: keypoints are those, in pixels of the files."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2):
+        Image.fromarray(rendered_views[number].repeat(4, 0).repeat(4, 1)).save(folder / f"{number}.png")
+    encode = truth.encode
+
+    def told(pixels: np.ndarray) -> Encoded:  # bringing it down has changed the pixel that says which view it is
+        pixels[0, 0] = np.argmin([np.abs(pixels.astype(int) - view).mean() for view in rendered_views])
+        return encode(pixels)
+
+    monkeypatch.setattr(truth, "encode", told)
+    assert run(folder, "--out", tmp_path / "a.db", "--size", 128)[0] == 0
+    with pycolmap.Database.open(tmp_path / "a.db") as database:
+        matches = database.read_matches(1, 2)
+        first, second = (database.read_keypoints(i)[matches[:, i - 1]] / 4 - 0.5 for i in (1, 2))
+        assert database.read_camera(1).width == 512
+    apart = np.linalg.norm(at(CAMERAS[0], CAMERAS[1], first) - second, axis=1)
+    assert len(apart) > 50
+    assert np.median(apart) < 0.05
+
+
+def test_pairs_that_show_something_else_are_named_and_left_out(run, photos, tmp_path, truth):
+    truth.strange = ((3, 0), (3, 2))
+    code, _, errors = run(photos, "--out", tmp_path / "a.db")
+    assert code == 0
+    assert sorted(errors.splitlines())[0].startswith("glunet: left out more/view.png and view 1.png: these two do not")
+    assert len(errors.splitlines()) == 2
+    with pycolmap.Database.open(tmp_path / "a.db") as database:
+        assert database.num_matched_image_pairs() == 4
+    truth.strange = tuple((a, b) for a in range(4) for b in range(4))
+    code, _, errors = run(photos, "--out", tmp_path / "b.db")
+    assert code == 2
+    assert "nothing to write" in errors
+    assert not (tmp_path / "b.db").exists()
+
+
+def test_real_weights_on_a_real_picture(monkeypatch, tmp_path):
+    """Two views of one picture, by a shift: what comes out of the network, after COLMAP looked at it."""
+    data = pytest.importorskip("skimage.data")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    coffee = Image.fromarray(data.coffee()).resize((300, 200), Image.Resampling.BOX)
+    for number, (x, y) in enumerate(((60, 40), (72, 46))):
+        coffee.crop((x, y, x + 160, y + 120)).save(folder / f"{number}.png")
+    monkeypatch.setattr(sys, "argv", ["glunet", "colmap", str(folder), "--out", str(tmp_path / "a.db")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    with pycolmap.Database.open(tmp_path / "a.db") as database:
+        inliers = database.read_two_view_geometry(1, 2).inlier_matches
+        first, second = (database.read_keypoints(i)[inliers[:, i - 1]] for i in (1, 2))
+    assert len(inliers) > 100
+    assert np.allclose(np.median(first - second, axis=0), (12, 6), atol=0.5)
+
+
+# hloc
+
+
+def test_hloc_reads_what_it_names(run, photos, tmp_path):
+    out = tmp_path / "hloc"
+    code, printed, _ = run(photos, "--out", tmp_path / "a.db", "--hloc", out, "--window", 1)
+    assert code == 0
+    assert printed.split("\n")[-4:-1] == [str(out / name) for name in ("features.h5", "matches.h5", "pairs.txt")]
+    listed = (out / "pairs.txt").read_text().splitlines()
+    assert listed == ["more/view.png view2.png", "view2.png view10.png", "view10.png view 1.png"]
+    with (
+        h5py.File(out / "features.h5") as features,
+        h5py.File(out / "matches.h5") as matches,
+        pycolmap.Database.open(tmp_path / "a.db") as database,
+    ):
+        images = {image.name: image.image_id for image in database.read_all_images()}
+        for name, number in images.items():
+            group = features[name]
+            assert np.array_equal(group["keypoints"][()] + np.float32(0.5), database.read_keypoints(number))
+            assert group["scores"].shape == (len(group["keypoints"]),)
+            assert group["image_size"][()].tolist() == [128, 96]
+        for a, b in (("more/view.png", "view2.png"), ("view10.png", "view 1.png")):
+            group = matches["/".join(name.replace("/", "-") for name in (a, b))]
+            partners, scores = group["matches0"][()], group["matching_scores0"][()]
+            assert partners.dtype.kind == "i"
+            assert len(partners) == len(scores) == len(features[a]["keypoints"])
+            assert ((partners >= 0) == (scores > 0)).all()
+            rows = np.flatnonzero(partners >= 0)
+            pairs = np.stack((rows, partners[rows]), axis=-1)
+            stored = database.read_matches(images[a], images[b])
+            assert {tuple(row) for row in pairs.tolist()} == {tuple(row) for row in stored.tolist()}
+
+
+# Keypoints and tracks
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 9), st.integers(0, 999))
+def test_a_cell_holds_one_keypoint_and_the_nearest_is_found(cell, seed):
+    random = np.random.default_rng(seed)
+    size = (random.integers(10, 60), random.integers(10, 60))
+    keypoints = Keypoints(tuple(size), cell)
+    for _ in range(3):
+        points = random.uniform(-0.5, np.array(size[::-1]) - 0.5, (50, 2)).astype(np.float32)
+        numbers = keypoints.add(points, random.random(50))
+        taken = numbers != NONE
+        assert np.array_equal(keypoints.points[numbers[taken]], points[taken])
+    cells = np.floor((keypoints.points + 0.5) / cell)
+    assert len(np.unique(cells, axis=0)) == len(keypoints) == len(keypoints.scores)
+    reach = cell * random.uniform(0.1, 1)
+    asked = random.uniform(-0.5, np.array(size[::-1]) - 0.5, (80, 2)).astype(np.float32)
+    distance = np.linalg.norm(asked[:, None] - keypoints.points, axis=2)
+    expected = np.where(distance.min(1) <= reach, distance.argmin(1), NONE)
+    assert np.array_equal(keypoints.nearest(asked, reach), expected)
+    confidence = random.random(tuple(size)).astype(np.float32)
+    fresh = keypoints.candidates(confidence, 0.5)
+    assert (confidence[tuple(fresh.astype(int).T[::-1])] >= 0.5).all()
+    assert (keypoints.add(fresh, np.ones(len(fresh))) != NONE).all()
+
+
+def test_a_third_image_meets_the_same_keypoints():
+    """Two pairs with the first image, then the third pair: its matches end at keypoints that are there."""
+    views = [Keypoints(SIZE, 8) for _ in range(3)]
+
+    def match(t: int, s: int) -> Match:
+        return Truth().match(*(untrained().open(np.full((*SIZE, 3), i, np.uint8)) for i in (s, t)))
+
+    first, _ = meet(match(0, 1), views[0], views[1], Settings())
+    meet(match(0, 2), views[0], views[2], Settings())
+    before = len(views[2])
+    closing, scores = meet(match(1, 2), views[1], views[2], Settings())
+    assert len(first) > 80
+    known = closing[closing[:, 1] < before]
+    assert len(known) > 0.7 * len(first)
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_track_lengths_are_counted_in_images():
+    def pair(a: str, b: str, *inliers: tuple[int, int]) -> Verified:
+        return Verified((a, b), 9, np.array(inliers, np.uint32).reshape(-1, 2), "x")
+
+    found = track_lengths([pair("a", "b", (0, 5), (1, 1)), pair("b", "c", (5, 2)), pair("c", "d", (2, 0), (7, 7))])
+    assert sorted(found) == [2, 2, 4]
+    assert len(track_lengths([pair("a", "b")])) == 0
+    # A loop that comes back to another keypoint of the same image is one track of three images.
+    assert track_lengths([pair("a", "b", (0, 0)), pair("b", "c", (0, 0)), pair("a", "c", (1, 0))]).tolist() == [3]
+
+
+# Images and pairs
+
+
+def test_few_images_are_kept_encoded(photos, truth):
+    listed = pictures(photos)
+    assert [picture.name for picture in listed] == ORDER
+    shelf = Shelf(truth, listed, None, room=2)
+    for i, j in pairs_module.by_blocks(pairs_module.every(4), 2):
+        _ = shelf[i], shelf[j]
+        assert len(shelf._kept) <= 2
+    assert len(truth.encoded) < 12  # two for each pair, if none were kept
+    assert Shelf(truth, listed, None).room == 4
+
+
+@given(st.integers(2, 30), st.integers(2, 9))
+def test_blocks_are_the_same_pairs(count, room):
+    every = pairs_module.every(count)
+    assert sorted(pairs_module.by_blocks(every, room)) == every
+    assert len(pairs_module.window(count, count)) == len(every) == count * (count - 1) // 2
+    assert set(pairs_module.window(count, 1)) == {(i, i + 1) for i in range(count - 1)}
+
+
+def test_images_are_taken_as_colmap_takes_them(tmp_path):
+    """COLMAP does not turn what EXIF says is turned: nor do the pixels that are matched."""
+    stored = np.arange(40 * 60 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.png", "b.png"):
+        Image.fromarray(stored).save(tmp_path / name, exif=exif)
+    first = pictures(tmp_path)[0]
+    assert first.size == (40, 60)
+    assert np.array_equal(first.pixels(), stored)
+    bitmap = pycolmap.Bitmap.read(tmp_path / "a.png", True)
+    assert (bitmap.height, bitmap.width) == (40, 60)
+
+
+def test_pairs_from_a_file(tmp_path):
+    file = tmp_path / "pairs.txt"
+    file.write_text("# comment\na b.png c.png\n\nc.png d.png\nd.png  c.png\n")
+    assert pairs_module.read(file, ["a b.png", "c.png", "d.png"]) == [(0, 1), (1, 2)]
+    for text, told in (
+        ("c.png e.png\n", "Line 1 .* is 'c.png e.png'"),
+        ("c.png c.png\n", "different"),
+        ("", "no pairs"),
+    ):
+        file.write_text(text)
+        with pytest.raises(GlunetError, match=told):
+            pairs_module.read(file, ["a b.png", "c.png", "d.png"])
+
+
+def test_what_cannot_be_done_is_said(run, monkeypatch, photos, tmp_path):
+    out = tmp_path / "a.db"
+    out.write_text("mine")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.png").write_bytes(b"x")
+    (broken / "b.png").write_bytes(b"x")
+    for words, told in (
+        ((tmp_path / "none", "--out", tmp_path / "b.db"), "is no folder"),
+        ((empty, "--out", tmp_path / "b.db"), "holds no images"),
+        ((broken, "--out", tmp_path / "b.db"), "a.png' cannot be opened"),
+        ((photos, "--out", out), "is there already"),
+        ((photos, "--out", tmp_path / "b.db", "--window", 0), "window of 0"),
+        ((photos, "--out", tmp_path / "b.db", "--window", 1, "--exhaustive"), "give one of them"),
+        ((photos, "--out", tmp_path / "b.db", "--pairs", "none.txt"), "cannot be read"),
+        ((photos, "--out", tmp_path / "b.db", "--camera-mode", "two"), "camera mode 'two' is unknown"),
+        ((photos, "--out", tmp_path / "b.db", "--camera-model", "TIN"), "no camera model 'TIN'"),
+        ((photos, "--out", tmp_path / "b.db", "--camera-params", "1,2"), "pycolmap did not take"),
+        ((photos, "--out", tmp_path / "b.db", "--round-trip", -1), "positive number"),
+    ):
+        code, _, errors = run(*words)
+        assert code == 2
+        assert told in errors
+        assert errors.startswith("glunet: ")
+        assert errors.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "broken", "empty", "photos"]
+    assert out.read_text() == "mine"
+    assert run(photos, "--out", out, "--overwrite", "--window", 1)[0] == 0
+    monkeypatch.setattr(pairs_module, "FEW", 3)
+    assert "4 images make 6 pairs" in run(photos, "--out", tmp_path / "b.db")[2]
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    assert "pip install 'glunet[colmap]'" in run(photos, "--out", tmp_path / "b.db")[2]
