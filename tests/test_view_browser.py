@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import browser as browsers
 
-from viewed import SIZE, match, photograph
+from viewed import SIZE, calibration, match, photograph
 
 if lacking := browsers.missing():
     pytest.skip(lacking, allow_module_level=True)
@@ -99,7 +100,8 @@ def check_answers(page) -> None:
         assert abs(numbers(told["trust"])[0] - 100 * trust) <= 1
         if np.isnan(there[0]):
             assert told["there"] == "no match"
-            assert "No match" in told["hint"]
+            outside = made.in_view[point[1], point[0]] == 0
+            assert ("out of the source" if outside else "% is below 50 %") in told["hint"]
         else:
             # Half a step of 1/8 px, and two decimals.
             np.testing.assert_allclose(numbers(told["there"]), there, atol=1 / 16 + 0.0051)
@@ -200,6 +202,17 @@ def test_by_keyboard(visit, address):
     assert page.get_by_label("Warped source").input_value() == "55"
     page.keyboard.press("+")
     assert page.get_by_label("No match below").input_value() == "55"
+
+
+def test_the_verdict_is_shown_and_the_point_begins_where_it_is_true(visit, address, tmp_path):
+    page = opened(visit(address))
+    assert page.locator("#verdict").inner_text().startswith("The two images show the same thing (mean confidence 0.")
+    assert read(page)["there"] != "no match"
+    path = tmp_path / "strangers.html"
+    match(calibration=replace(calibration(), threshold=0.99)).save(path)
+    page = opened(visit(path.as_uri()))
+    assert page.locator("#verdict.no").inner_text().startswith("These two do not show the same thing")
+    assert read(page)["here"] == "80, 60"
 
 
 def test_a_click_holds_the_point(visit, address):

@@ -63,7 +63,8 @@ async function show(shown) {
   $("trust-name").textContent = { calibrated: "Confidence", consistency: "Consistency" }[shown.confidence.kind] ?? "In view";
   $("facts").replaceChildren(...facts(shown).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
   held = false;
-  point = start(width, height, field.trust);
+  // Of a pair that does not match, a pixel that happens to be sure would give the wrong impression.
+  point = shown.verdict.same === false ? { x: width >> 1, y: height >> 1 } : start(width, height, field.trust);
   draw();
 }
 
@@ -106,9 +107,10 @@ function at({ x, y }) {
   const flow = [field.x[i] * step, field.y[i] * step];
   const source = [xs[x] + flow[0], ys[y] + flow[1]];
   const least = Number($("least").value);
-  const why = trust === 0 ? "it leads out of the source, or into what a mask leaves out"
-    : trust < least ? `${trust} % is below ${least} %` : "";
-  return { target: [xs[x], ys[y]], flow, source, trust, known, why };
+  const inside = known && source.every((place, axis) => place >= -0.5 && place <= match.sizes.source[axis] - 0.5);
+  const why = trust >= Math.max(1, least) ? ""
+    : !inside ? "it leads out of the source" : least ? `${trust} % is below ${least} %` : "nothing speaks for it";
+  return { target: [xs[x], ys[y]], flow, source, trust, why };
 }
 
 function mode() { return document.querySelector("input[name=mode]:checked").value; }
