@@ -20,7 +20,8 @@ class Settings:
         size: longer side that images are brought down to for matching; None for no limit. The rest is in pixels of
             these smaller images.
         cell: an image holds at most one keypoint in each cell of so many pixels.
-        reach: a match that ends so near an existing keypoint ends at it.
+        reach: a match that ends so near an existing keypoint ends at it; one that ends up to twice as far is dropped,
+            as it would make a second keypoint of one thing. Half a cell at most.
         least: lowest confidence (`Match.confidence_kind`).
         round_trip: how far from its place a point may end that goes there and back.
     """
@@ -137,7 +138,7 @@ def _follow(
     good = good[np.linalg.norm(back - points[good], axis=1) <= settings.round_trip]  # NaN is not
     good = good[np.argsort(-confidence[good], kind="stable")]
     numbers = there.nearest(ends[good], settings.reach)
-    new = numbers == NONE
+    new = there.nearest(ends[good], 2 * settings.reach) == NONE
     numbers[new] = there.add(ends[good[new]], confidence[good[new]])
     good, numbers = good[numbers != NONE], numbers[numbers != NONE]
     own = good if not fresh else here.add(points[good], confidence[good])

@@ -67,9 +67,9 @@ def library() -> Any:
 
 @contextmanager
 def quiet(pycolmap: Any) -> Iterator[None]:
-    """pycolmap says less than errors on stderr only outside of this."""
+    """Within, pycolmap writes nothing to stderr: what it raises says the same."""
     before = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     try:
         yield
     finally:
