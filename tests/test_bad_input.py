@@ -142,8 +142,8 @@ def test_bad_input(tmp_path, monkeypatch, capsys, caplog, name, what, make, expe
         made = matcher()
         if name == "beyond KITTI's range":
             flow = torch.full((1, 2, 48, 64), 600.0)
-            monkeypatch.setattr(made, "_finish", lambda *_: flow)
-        monkeypatch.setattr(weight_files, "load", lambda *settings: made)
+            monkeypatch.setattr(made.computation, "_finish", lambda *_: flow)
+        monkeypatch.setattr(weight_files, "load", lambda *settings, **more: made)
     if what == "memory":
         monkeypatch.setattr(matcher_module, "available_bytes", lambda device: 1000)
 

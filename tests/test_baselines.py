@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from glunet import GlunetError
+from glunet import GlunetError, speed
 from glunet.evaluation import encoding, tables
 from glunet.evaluation.baselines import Dis, Farneback, Identity, SiftHomography
 from glunet.evaluation.datasets import benchmark
@@ -121,7 +121,7 @@ def test_the_network_answers_as_a_user_is_answered(matcher: Matcher, photo: NDAr
 def test_an_image_is_encoded_once(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
     glunet = Glunet(matcher)
     calls: list[int] = []
-    hook = matcher.network.encoder.register_forward_hook(lambda *_: calls.append(1))
+    hook = matcher.computation.inference.encoder.register_forward_hook(lambda *_: calls.append(1))
     photos = [photo[64 * n : 64 * n + 64, :96] for n in range(3)]
     for source in photos:
         for target in photos:
@@ -140,7 +140,10 @@ def test_the_encoder_s_memory_is_bounded(matcher: Matcher, monkeypatch: pytest.M
             assert encoder.bytes == sum(v.nbytes for f in encoder.known.values() for v in f.values()) <= 3_000_000
 
 
-def test_bfloat16_is_close_and_another_prediction(matcher: Matcher, photo: NDArray[np.uint8]) -> None:
+def test_bfloat16_is_close_and_another_prediction(
+    matcher: Matcher, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "bfloat16_pays", lambda device: True)
     exact, quick = Glunet(matcher), Glunet(matcher, bfloat16=True)
     assert exact.identity != quick.identity
     batch = [(photo[:64, :96], photo[20:84, 10:106])]
@@ -162,7 +165,8 @@ def test_sets_of_objects_of_one_kind_are_tried_mirrored(matcher: Matcher) -> Non
 def test_the_network_sees_pairs_of_one_size_together(matcher: Matcher) -> None:
     glunet = Glunet(matcher, batch=2)
     seen: list[int] = []
-    hook = glunet.matcher.network.decoder4.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    decoder4 = glunet.matcher.computation.inference.decoder4
+    hook = decoder4.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     results = evaluate(dataset([pair(f"p{n}", [n], size=(40, 50)) for n in range(5)]), glunet)
     hook.remove()
     assert seen == [2, 2, 1]

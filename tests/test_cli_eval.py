@@ -16,7 +16,9 @@ from untrained import matcher
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """`run(...)` -> exit code, stdout, stderr of `glunet eval ...`, with an untrained network, in an empty folder."""
-    monkeypatch.setattr(weight_files, "load", lambda name, device=None, flipping=False: matcher(flipping=flipping))
+    monkeypatch.setattr(
+        weight_files, "load", lambda name, device=None, flipping=False, speed="exact": matcher(flipping=flipping)
+    )
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 

@@ -14,13 +14,18 @@ from glunet import __version__, cli, weight_files
 from glunet.cli.match import measure
 from glunet.flow.files import read_flow
 from glunet.match import Match, Provenance
+from glunet.matcher import Matcher
 from untrained import matcher
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
     """`run("match", ...)` -> exit code, stdout, stderr; in this process, with an untrained network."""
-    monkeypatch.setattr(weight_files, "load", lambda name, device, truncate, refine: matcher(uint8_truncation=truncate))
+
+    def made(name: str, device: str, truncate: bool, refine: bool, speed: str) -> Matcher:
+        return matcher(uint8_truncation=truncate, speed=speed)
+
+    monkeypatch.setattr(weight_files, "load", made)
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["glunet", *map(str, words)])

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glunet.network.correlation import global_correlation, l2_normalise, local_correlation, mutual_matching
+from glunet.network.bands import banded_correlation
+from glunet.network.correlation import (
+    global_correlation,
+    l2_normalise,
+    local_correlation,
+    mutual_matching,
+    plain_local_correlation,
+)
 
 
 def by_definition(target: torch.Tensor, source: torch.Tensor, radius: int) -> torch.Tensor:
@@ -33,14 +40,27 @@ def by_definition(target: torch.Tensor, source: torch.Tensor, radius: int) -> to
 def test_local_correlation(batch: int, channels: int, height: int, width: int, radius: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     target, source = torch.randn((2, batch, channels, height, width), generator=generator, dtype=torch.float64)
-    got = local_correlation(target, source, radius)
-    torch.testing.assert_close(got, by_definition(target, source, radius))
+    expected = by_definition(target, source, radius)
+    torch.testing.assert_close(local_correlation(target, source, radius), expected)
+    torch.testing.assert_close(plain_local_correlation(target, source, radius), expected)
+    channels_last = (features.contiguous(memory_format=torch.channels_last) for features in (target, source))
+    got = banded_correlation(*channels_last, radius, slope=0.1)
+    torch.testing.assert_close(got, torch.nn.functional.leaky_relu(expected, 0.1))
 
 
 def test_local_correlation_gradient() -> None:
     target, source = torch.randn((2, 2, 3, 4, 18), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     inputs = (target.requires_grad_(), source.clone().requires_grad_())
     assert torch.autograd.gradcheck(lambda t, s: local_correlation(t, s, 2), inputs)
+
+
+def test_bands_are_computed_in_float32_whatever_the_features() -> None:
+    target, source = torch.randn((2, 1, 8, 6, 11), generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = plain_local_correlation(target.float(), source.float(), 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = banded_correlation(target, source, 4)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -46,7 +46,7 @@ def matcher(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize(("name", "height", "width"), CASES)
 def test_golden(matcher: Any, monkeypatch: pytest.MonkeyPatch, name: str, height: int, width: int) -> None:
     source, target = (torch.from_numpy(i.copy()).permute(2, 0, 1)[None] for i in golden.pair(height, width))
-    network = matcher(name).network
+    network = matcher(name).computation.inference
     decode, global_scores = network.decode, getattr(network, "global_scores", None)
     seen: dict[str, torch.Tensor] = {}
 

@@ -6,7 +6,8 @@ import torch
 
 from glunet import many
 from glunet.errors import GlunetError
-from untrained import matcher, network
+from glunet.network.strips import StripPyramid
+from untrained import matcher
 
 RANDOM = np.random.default_rng(0)
 
@@ -19,13 +20,13 @@ def images(*sizes: tuple[int, int]) -> list[np.ndarray]:
 def encodings(monkeypatch):
     """The shapes of what the encoder was given."""
     seen = []
-    forward = network().encoder.forward
+    forward = StripPyramid.forward
 
-    def counted(image: torch.Tensor, levels: tuple[int, ...]) -> dict[int, torch.Tensor]:
+    def counted(self: StripPyramid, image: torch.Tensor, levels: tuple[int, ...]) -> dict[int, torch.Tensor]:
         seen.append(tuple(image.shape))
-        return forward(image, levels)
+        return forward(self, image, levels)
 
-    monkeypatch.setattr(network().encoder, "forward", counted)
+    monkeypatch.setattr(StripPyramid, "forward", counted)
     return seen
 
 

@@ -57,8 +57,8 @@ def test_turning_back(quarters):
 def test_the_turn_is_found(quarters):
     """Also by features of an encoder with random weights: the picture is the same."""
     source = image((96, 128))
-    prepare = matcher()._prepare
-    found = best_turn(network(), source.turned(4 - quarters), source, lambda some: prepare(some.pixels, (256, 256)))
+    prepare = matcher().computation.lnet
+    found = best_turn(network(), source.turned(4 - quarters), source, prepare)
     assert found == quarters
 
 

@@ -1,6 +1,7 @@
 """A whole matcher with random weights, the same in every run: for what does not depend on training."""
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,5 +21,5 @@ def network() -> GLUNet:
     return net
 
 
-def matcher(**settings: bool) -> Matcher:
+def matcher(**settings: Any) -> Matcher:
     return Matcher(network(), "untrained", "ab" * 32, **settings)

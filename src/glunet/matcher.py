@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,19 +10,19 @@ from torch import Tensor
 
 from glunet import flipping as mirror
 from glunet import frames, many, tiles, twopass
+from glunet.computation import Computation
 from glunet.confidence import Calibration
 from glunet.encoded import Encoded, MaskLike, open_image, together
 from glunet.errors import GlunetError
-from glunet.flow.geometry import frame_flow_to_source
 from glunet.images import ImageLike, grey_levels, image_size
 from glunet.match import Match, Provenance
 from glunet.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.network.family import Network
-from glunet.network.glunet import LNET_SIZE, GLUNet
+from glunet.network.glunet import GLUNet
+from glunet.speed import SPEEDS, Speed
 
 logger = logging.getLogger(__name__)
 
-_LNET = (LNET_SIZE, LNET_SIZE)
 _LARGE = 768 * 768  # pixels of a frame from which on the two directions are decoded one after the other
 
 
@@ -31,10 +30,8 @@ class Matcher:
     """A network with its weights, ready to match images. `glunet.load()` makes one.
 
     Attributes:
-        network: in evaluation mode; where its parameters are is where the matcher computes.
+        computation: the network, and the twin of it that is made for inference (`glunet.computation`).
         provenance: what every match made here says of its origin.
-        uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
-        iterative_refinement: extra levels between L-Net and H-Net where the target is large (1088 px and more).
         flipping: each pair is tried with the target mirrored as well (`glunet.flipping`): for two objects of one kind.
         calibration: what the weights know of their own errors (`glunet.confidence`); None for weights without.
     """
@@ -49,32 +46,58 @@ class Matcher:
         device: torch.device | str | None = None,
         flipping: bool = False,
         calibration: Calibration | None = None,
+        speed: Speed = "exact",
     ) -> None:
-        """`device` moves the network; None leaves it where it is.
+        """`device` moves the network; None leaves it where it is. `speed`: see `glunet.load`.
 
         Raises:
-            GlunetError: `flipping` with a network that has no global level.
+            GlunetError: `flipping` with a network that has no global level; another `speed`.
         """
+        if speed not in SPEEDS:
+            raise GlunetError(f"speed '{speed}' came: it is 'exact' (the default) or 'fast'.")
         if flipping and network.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell mirrored pairs by: match without flipping.")
-        self.network = network.eval() if device is None else network.to(device).eval()
-        self.uint8_truncation = uint8_truncation
-        self.framing = frames.FRAMINGS[network.config.network]
-        self.iterative_refinement = iterative_refinement and self.framing.lnet
+        network = network.eval() if device is None else network.to(device).eval()
+        self.computation = Computation(network, speed, uint8_truncation, iterative_refinement)
         self.flipping = flipping
         self.calibration = calibration
         settings: dict[str, Any] = {
             "uint8_truncation": uint8_truncation,
-            "iterative_refinement": self.iterative_refinement,
+            "iterative_refinement": self.computation.iterative_refinement,
         }
         if flipping:
             settings["flipping"] = True
+        if speed != "exact":
+            settings["speed"] = speed
         self.provenance = Provenance(name, sha256, settings)
+
+    def at(self, speed: Speed) -> "Matcher":
+        """The same matcher, with the same network, at another speed (`glunet.load`)."""
+        made_by, how = self.provenance, self.computation
+        return Matcher(
+            how.network,
+            made_by.weights,
+            made_by.sha256,
+            uint8_truncation=how.uint8_truncation,
+            iterative_refinement=how.iterative_refinement,
+            flipping=self.flipping,
+            calibration=self.calibration,
+            speed=speed,
+        )
+
+    @property
+    def network(self) -> Network:
+        """The trainable network, in evaluation mode, as its weights are saved.
+
+        What is written to its tensors counts from the next match on. It computes what a matcher computes that is
+        "exact", but not as quickly: `matcher.computation.inference` is its twin for that.
+        """
+        return self.computation.network
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters are."""
-        return next(self.network.parameters()).device
+        """Where the network's parameters are, and the matcher computes."""
+        return self.computation.device
 
     def match(
         self,
@@ -142,7 +165,7 @@ class Matcher:
         tile = self.tile(size, size)
         encoded = self.open(image, mask, "given")
         with out_of_memory_told(self.device, size, size, 1):
-            self._features([encoded], self.framing.size(*encoded.size), tile)
+            self.computation.features([encoded], self._frame(encoded.size), tile)
         return encoded
 
     def match_many(
@@ -206,7 +229,7 @@ class Matcher:
         Raises:
             GlunetError: as `match`; what another matcher encoded.
         """
-        settings = (id(self.network), self.uint8_truncation)
+        settings = (id(self.network), self.computation.speed, self.computation.uint8_truncation)
         if not isinstance(image, Encoded):
             return open_image(image, mask, role, self.device, settings)
         if mask is not None:
@@ -219,12 +242,13 @@ class Matcher:
     def _flow(self, source: Tensor, target: Tensor) -> Tensor:
         """B x 3 x H x W in 0..255, on the device -> B x 2 x H x W."""
         source_size, target_size = image_size(source), image_size(target)
-        frame = self.framing.size(*target_size)
+        frame = self._frame(target_size)
         with out_of_memory_told(self.device, source_size, target_size, len(target)):
-            target, flipped = self._mirrored(source, target)
-            network: Any = self.network  # each has features of its own kind
-            features = [network.encode(*self._prepare(images, frame)) for images in (target, source)]
-            flow = self._decode(features[0], features[1], target_size, source_size, frame)
+            flipped = None
+            if self.flipping:
+                target, flipped = self.computation.mirrored(source, target)
+            here, there = (self.computation.encode(images, frame) for images in (target, source))
+            flow = self.computation.flow(here, there, target_size, source_size, frame)
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
 
     @torch.inference_mode()
@@ -238,22 +262,22 @@ class Matcher:
             tile: side of the tiles to match a single pair in; None for the whole at once.
         """
         source_size, target_size = sources[0].size, targets[0].size
-        frame = self.framing.size(*target_size)
+        frame = self._frame(target_size)
         backward: Tensor | None = None
         with out_of_memory_told(self.device, source_size, target_size, len(targets)):
             flipped, asked = None, targets
             if self.flipping:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
-                pixels, flipped = self._mirrored(*batches)
+                pixels, flipped = self.computation.mirrored(*batches)
                 targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, asked, strict=True)]
-            there, here = self._features(sources, frame, tile), self._features(targets, frame, tile)
+            there, here = (self.computation.features(images, frame, tile) for images in (sources, targets))
             if both and frame[0] * frame[1] <= _LARGE and tile is None:
                 first, second = together([here, there]), together([there, here])
-                flow, backward = self._decode_both(first, second, target_size, source_size, frame)
+                flow, backward = self.computation.flow_both(first, second, target_size, source_size, frame)
             else:
-                flow = self._decode(here, there, target_size, source_size, frame, tile)
+                flow = self.computation.flow(here, there, target_size, source_size, frame, tile)
                 if both:
-                    backward = self._decode(there, here, source_size, target_size, frame, tile)
+                    backward = self.computation.flow(there, here, source_size, target_size, frame, tile)
             if flipped is not None:
                 flow = mirror.unmirror_flow(flow, flipped)
                 if backward is not None:
@@ -264,68 +288,13 @@ class Matcher:
             for f, b, s, t in zip(_arrays(flow), back, sources, asked, strict=True)
         ]
 
-    def _features(self, images: list[Encoded], frame: tuple[int, int], tile: int | None = None) -> Any:
-        """The features of images of one size, as a batch; those not known yet are encoded in one."""
-        new = list({id(image): image for image in images if not image.knows(frame)}.values())
-        network: Any = self.network
-        if tile is not None:
-            for image in new:
-                high, low = self._prepare(image.pixels, frame)
-                image.keep(frame, tiles.encode(network, high, low, tile))
-        elif len(new) > 1:
-            batch = network.encode(*self._prepare(torch.cat([image.pixels for image in new]), frame))
-            for i, image in enumerate(new):
-                image.keep(frame, type(batch)(*(level[i : i + 1] for level in batch)))
-        return together(
-            [image.features(self.network, frame, partial(self._prepare, image.pixels, frame)) for image in images]
-        )
-
-    def _decode(
-        self,
-        here: Any,
-        there: Any,
-        size: tuple[int, int],
-        other_size: tuple[int, int],
-        frame: tuple[int, int],
-        tile: int | None = None,
-    ) -> Tensor:
-        """Features -> flow on the grid of `size`, in pixels of the other image."""
-        return self._finish(self._last(here, there, frame, tile), size, other_size, frame)
-
-    def _decode_both(
-        self, here: Any, there: Any, size: tuple[int, int], other_size: tuple[int, int], frame: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """As `_decode`, of batches whose second halves are the first ones the other way round."""
-        forward, backward = self._last(here, there, frame).chunk(2)
-        return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
-
-    def _last(self, here: Any, there: Any, frame: tuple[int, int], tile: int | None = None) -> Tensor:
-        extra = frames.extra_levels(*frame) if self.iterative_refinement else 0
-        logger.debug("frame %s, %d extra levels", frame, extra)
-        network: Any = self.network
-        if tile is not None:
-            return tiles.decode(network, here, there, extra, tile)
-        return network.decode(here, there, extra)[-1]
-
-    def _finish(
-        self, last: Tensor, size: tuple[int, int], other_size: tuple[int, int], frame: tuple[int, int]
-    ) -> Tensor:
-        return frame_flow_to_source(frames.finish(last, size, frame), other_size)
-
-    def _mirrored(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The targets, those mirrored that match better so, and which they are; None without `flipping`."""
-        if not self.flipping:
-            return target, None
-        flipped = mirror.mirrored(self.network, self._prepare(target, _LNET)[0], self._prepare(source, _LNET)[0])
-        return mirror.mirror_where(target, flipped), flipped
-
-    def _prepare(self, images: Tensor, frame: tuple[int, int]) -> tuple[Tensor, ...]:
-        return frames.prepare(images, frame, self.uint8_truncation, self.framing.lnet)
-
     def _turns(self, source: Encoded, target: Encoded) -> int:
         if self.network.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell orientations by: match without rotations.")
-        return twopass.best_turn(self.network, source, target, lambda image: self._prepare(image.pixels, _LNET))
+        return twopass.best_turn(self.computation.inference, source, target, self.computation.lnet)
+
+    def _frame(self, target_size: tuple[int, int]) -> tuple[int, int]:
+        return self.computation.framing.size(*target_size)
 
     def tile(
         self,
@@ -346,7 +315,7 @@ class Matcher:
             return None
         side = None
         if isinstance(self.network, GLUNet):
-            side = tiles.fitting_side(source_size, target_size, self.framing.size(*target_size), available)
+            side = tiles.fitting_side(source_size, target_size, self._frame(target_size), available)
         if side is None:
             raise too_large(source_size, target_size, 1, human(available), self.device)
         logger.info("%s by %s px of target are matched in tiles of %d", *target_size, side)

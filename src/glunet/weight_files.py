@@ -22,6 +22,7 @@ from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.network.family import Config, Network, build, configure
 from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.speed import Speed
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
@@ -50,6 +51,7 @@ def load(
     uint8_truncation: bool = False,
     iterative_refinement: bool | None = None,
     flipping: bool = False,
+    speed: Speed = "exact",
 ) -> "Matcher":
     """A matcher, ready to use; nothing is downloaded.
 
@@ -62,6 +64,8 @@ def load(
         iterative_refinement: extra levels between L-Net and H-Net for large images; None takes what the weights were
             made for (on for official checkpoints).
         flipping: try each pair with the target mirrored as well: for two objects of one kind (`glunet.flipping`).
+        speed: "exact" computes in float32; "fast" in bfloat16 (float16 on a GPU without it) where that is measured to
+            be faster on this device, for a flow that differs by some hundredths of a pixel (docs/speed.md).
 
     Raises:
         GlunetError: if there are no such weights, the file is none of ours or damaged, or the device is not there.
@@ -79,6 +83,7 @@ def load(
         iterative_refinement=iterative_refinement,
         flipping=flipping,
         calibration=_calibration(metadata, path),
+        speed=speed,
     )
 
 
@@ -129,7 +134,8 @@ def _read(name: str | Path) -> tuple[Network, dict[str, Any], Path]:
         state = our_state(state, config.network)
         # Their scripts have it on, where the network knows extra levels.
         metadata = {"iterative_refinement": isinstance(config, GLUNetConfig)}
-    network = build(config)
+    with torch.device("meta"):  # where weights to begin with, which these replace, cost nothing
+        network = build(config)
     _load_whole(network, state, path)
     return network, metadata, path
 
@@ -266,7 +272,8 @@ def _load_whole(network: Network, state: dict[str, Tensor], path: Path) -> None:
                 f"{path} {what} {len(keys)} of the network's tensors, the first '{keys[0]}'; "
                 "expected a whole GLU-Net checkpoint, unchanged."
             )
-    network.load_state_dict({**own, **state})
+    counters = {k: torch.zeros((), dtype=torch.int64) for k in own if k.endswith("num_batches_tracked")}
+    network.load_state_dict({k: v.contiguous() for k, v in {**counters, **state}.items()}, assign=True)
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

@@ -39,7 +39,7 @@ def evaluate(
             "--flipping/--no-flipping", help="Try each target mirrored as well; by default on tss only, as published."
         ),
     ] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Encode in bfloat16: quicker looks at checkpoints.")] = False,
+    speed: Annotated[str, typer.Option(help="exact, or fast: quicker looks at checkpoints.")] = "exact",
     worst: Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")] = 0,
     cached: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")] = True,
     check: Annotated[
@@ -73,7 +73,10 @@ def evaluate(
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
     cache = _cache(out) if cached else None
     names = dict.fromkeys(method or methods.DEFAULT)
-    chosen = [methods.method(name, weights, device, bf16, flipping) for name in names]
+    chosen = [
+        methods.method(name, weights, device, speed, flipping)  # type: ignore[arg-type]  # what it may be the matcher says
+        for name in names
+    ]
     by_benchmark, failed, datasets = _measure(dataset, root, chosen, limit, cache)
 
     printed = [tables.of_all(by_benchmark, failed)] if dataset == "all" else []

@@ -47,6 +47,9 @@ def match(
     max_memory: Annotated[
         float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
     ] = None,
+    speed: Annotated[
+        str, typer.Option(help="exact, or fast: bfloat16 where that pays here, some hundredths of a pixel off.")
+    ] = "exact",
     confidence: Annotated[
         bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
     ] = True,
@@ -88,7 +91,13 @@ def match(
     image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
     with writing_folder(out) if out is not None else nullcontext() as folder:
         began = time.perf_counter()
-        matcher = load(weights, device, uint8_truncation, iterative_refinement)
+        matcher = load(
+            weights,
+            device,
+            uint8_truncation,
+            iterative_refinement,
+            speed=speed,  # type: ignore[arg-type]  # what it may be the matcher says
+        )
         loaded = time.perf_counter()
         found = matcher.match(
             source,

@@ -7,8 +7,8 @@ import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from glunet.matcher import Matcher
@@ -21,14 +21,11 @@ class RememberingEncoder(nn.Module):
 
     Args:
         encoder: called as `encoder(images, levels)`, returns level -> B x C x h x w.
-        bfloat16: encode in bfloat16 and return float32: a few times faster on processors that know it.
     """
 
-    def __init__(self, encoder: nn.Module, bfloat16: bool = False) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        # A twin: what was handed in keeps its precision.
-        self.encoder = copy.deepcopy(encoder).bfloat16().to(memory_format=torch.channels_last) if bfloat16 else encoder  # type: ignore[call-overload]
-        self.bfloat16_ = bfloat16
+        self.encoder = encoder
         self.known: OrderedDict[str, dict[int, Tensor]] = OrderedDict()
         self.bytes = 0
 
@@ -40,11 +37,7 @@ class RememberingEncoder(nn.Module):
         if key in self.known:
             self.known.move_to_end(key)
             return self.known[key]
-        if self.bfloat16_:
-            features = self.encoder(image.bfloat16().contiguous(memory_format=torch.channels_last), levels)
-            features = {level: value.float().contiguous() for level, value in features.items()}
-        else:
-            features = self.encoder(image, levels)
+        features = self.encoder(image, levels)
         self.known[key] = features
         self.bytes += _size(features)
         while self.bytes > ROOM and len(self.known) > 1:
@@ -52,13 +45,11 @@ class RememberingEncoder(nn.Module):
         return features
 
 
-def remembering(matcher: Matcher, bfloat16: bool = False) -> Matcher:
+def remembering(matcher: Matcher) -> Matcher:
     """A matcher that shares the given one's weights, but encodes each image once; the given one is left as it is."""
-    twin, network = copy.copy(matcher), copy.copy(matcher.network)
-    # Only this dictionary is new, so that the encoder is exchanged in the copy and in nothing else.
-    network._modules = dict(matcher.network._modules)
-    network.encoder = RememberingEncoder(matcher.network.encoder, bfloat16)  # type: ignore[assignment]
-    twin.network = network
+    twin = copy.copy(matcher)
+    encoder: Any = matcher.computation.inference.encoder
+    twin.computation = matcher.computation.with_encoder(RememberingEncoder(encoder))
     return twin
 
 

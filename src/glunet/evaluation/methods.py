@@ -24,6 +24,7 @@ from glunet.evaluation.baselines import (
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
+    from glunet.speed import Speed
 
 NAMES = ("glunet", "identity", "sift", "dis", "farneback", "raft")
 DEFAULT = ("glunet", "dis", "sift", "identity")
@@ -33,15 +34,14 @@ def method(
     name: str,
     weights: str | Path = "glunet",
     device: str | None = None,
-    bfloat16: bool = False,
+    speed: "Speed" = "exact",
     flipping: bool | None = None,
 ) -> Method:
     """A method by its name on the command line.
 
     Args:
         name: one of `NAMES`.
-        weights, device: for "glunet", as `glunet.load` takes them; the device also for "raft".
-        bfloat16: for "glunet", see there.
+        weights, device, speed: for "glunet", as `glunet.load` takes them; the device also for "raft".
         flipping: for "glunet", try the mirrored target as well (`glunet.load`); None where the protocol does.
 
     Raises:
@@ -50,8 +50,8 @@ def method(
     if name == "glunet":
         from glunet import weight_files
 
-        matcher = weight_files.load(weights, device=device, flipping=bool(flipping))
-        return Glunet(matcher, bfloat16=bfloat16, may_flip=flipping is None)
+        matcher = weight_files.load(weights, device=device, flipping=bool(flipping), speed=speed)
+        return Glunet(matcher, may_flip=flipping is None)
     if name == "raft":
         return Raft(device)
     baselines = {"identity": Identity, "sift": SiftHomography, "dis": Dis, "farneback": Farneback}
@@ -69,7 +69,7 @@ class Glunet:
     Args:
         matcher: is left as it is.
         batch: pairs at once; by default 8 on a GPU. On a CPU it is one: one pair fills the cores, more the memory.
-        bfloat16: the encoder in bfloat16 on a CPU, everything under autocast elsewhere: for quick looks at checkpoints.
+        bfloat16: as the matcher would at speed "fast", for quick looks at checkpoints.
         may_flip: try mirrored targets where a benchmark's protocol does.
     """
 
@@ -79,19 +79,18 @@ class Glunet:
         self, matcher: "Matcher", batch: int | None = None, bfloat16: bool = False, may_flip: bool = True
     ) -> None:
         made_by, device = matcher.provenance, matcher.device.type
-        self.bfloat16 = bfloat16
+        if bfloat16:
+            matcher = matcher.at("fast")
+            made_by = matcher.provenance
         # A network without a global level cannot tell mirrored pairs.
         self.may_flip = may_flip and matcher.network.config.network != "local-net"
         self.batch = batch or (1 if device == "cpu" else 8)
         if device == "cpu":
             from glunet.evaluation.encoding import remembering
 
-            matcher = remembering(matcher, bfloat16)
+            matcher = remembering(matcher)
         self.matcher = matcher
-        precision = "bfloat16" if bfloat16 else "float32"
-        self.identity = "-".join(
-            ("glunet", made_by.sha256 or "unsaved", code_version(), device, precision, str(made_by.settings))
-        )
+        self.identity = "-".join(("glunet", made_by.sha256 or "unsaved", code_version(), device, str(made_by.settings)))
 
     def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
         import torch
@@ -100,10 +99,8 @@ class Glunet:
             torch.from_numpy(np.stack([pair[i].transpose(2, 0, 1) for pair in pairs])).to(self.matcher.device)
             for i in (0, 1)
         )
-        device = self.matcher.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16 and device != "cpu"):
-            flows = self.matcher.flow(source, target)
-        return list(flows.float().permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        flows = self.matcher.flow(source, target)
+        return list(flows.permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
     def with_flipping(self) -> Method:
         if not self.may_flip or self.matcher.flipping:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glunet.flow.geometry import warp
+from glunet.network.bands import banded_correlation
 from glunet.network.decoder import SLOPE
 
 
@@ -46,6 +47,8 @@ def mutual_matching(correlation: Tensor, eps: float = 1e-5) -> Tensor:
 def local_correlation(target: Tensor, source: Tensor, radius: int = 4) -> Tensor:
     """The product of every target position with the source positions around it (paper equation 2, SPEC 4.2).
 
+    On a CPU and without gradients `glunet.network.bands` does the same, several times as fast.
+
     The paper writes a plain dot product; the published networks were trained on its mean over channels, which is what
     this returns: out[k, y, x] = 1/C sum_c target[c, y, x] * source[c, y + dy, x + dx] with
     k = (dy + radius) * (2 * radius + 1) + (dx + radius), and zero where (x + dx, y + dy) is outside the image.
@@ -66,6 +69,13 @@ def local_correlation(target: Tensor, source: Tensor, radius: int = 4) -> Tensor
             f"local correlation needs features of one shape and a radius >= 0, got {tuple(target.shape)}, "
             f"{tuple(source.shape)} and radius {radius}"
         )
+    if banded(target, source):
+        return banded_correlation(target, source, radius).to(target.dtype)
+    return plain_local_correlation(target, source, radius)
+
+
+def plain_local_correlation(target: Tensor, source: Tensor, radius: int) -> Tensor:
+    """`local_correlation` where gradients or another device need it: any torch device, differentiable."""
     # Each row is cut into tiles; a tile of t target positions meets a window of t + 2R source positions in one small
     # matrix product, whose band of 2R + 1 diagonals are the wanted products. That reads memory 2R + 1 times instead of
     # (2R + 1)^2 times, and runs on matrix units.
@@ -89,6 +99,12 @@ def local_correlation(target: Tensor, source: Tensor, radius: int = 4) -> Tensor
     return out[..., :width] / channels
 
 
+def banded(target: Tensor, source: Tensor) -> bool:
+    """Whether `banded_correlation` may stand in: on a CPU, and for no gradient, compiler or exporter to look into."""
+    learning = torch.is_grad_enabled() and (target.requires_grad or source.requires_grad)
+    return target.device.type == "cpu" and not learning and not torch.compiler.is_compiling()
+
+
 def local_scores(target: Tensor, source: Tensor, flow: Tensor, scale: float, radius: int) -> Tensor:
     """Local correlation with the source's features warped by the flow, as the flow decoders read it: float32.
 
@@ -96,4 +112,6 @@ def local_scores(target: Tensor, source: Tensor, flow: Tensor, scale: float, rad
     level has a loss of its own, and with a frozen encoder nothing of this then needs a backward pass.
     """
     warped = warp(source, flow.detach() * scale)
+    if banded(target, warped):
+        return banded_correlation(target, warped, radius, SLOPE)
     return F.leaky_relu(local_correlation(target, warped, radius).float(), SLOPE)

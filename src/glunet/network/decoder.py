@@ -64,7 +64,8 @@ class DenseBlocks(nn.Module):
 
     def blocks(self, x: Tensor) -> Tensor:
         for i in range(len(WIDTHS)):
-            x = torch.cat((self.get_submodule(f"conv_{i}")(x), x), dim=1)
+            new = self.get_submodule(f"conv_{i}")(x)
+            x = torch.cat((new, x.to(new.dtype)), dim=1)
         return x
 
 

@@ -1,0 +1,122 @@
+"""What a matcher computes: from the pixels of pairs to their flow, with a twin of the network made for inference."""
+
+import copy
+import logging
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glunet import flipping as mirror
+from glunet import frames, speed, tiles
+from glunet.encoded import Encoded, together
+from glunet.flow.geometry import frame_flow_to_source
+from glunet.network.family import Network
+from glunet.network.glunet import LNET_SIZE
+
+logger = logging.getLogger(__name__)
+
+_LNET = (LNET_SIZE, LNET_SIZE)
+Size = tuple[int, int]
+
+
+class Computation:
+    """Features and flows of batches of pairs of equal sizes; all sizes are (height, width).
+
+    Attributes:
+        network: the trainable one.
+        speed: "exact" or "fast" (`glunet.speed`).
+        uint8_truncation, iterative_refinement: see `glunet.matcher.Matcher`.
+        framing: what the network sees of a pair.
+    """
+
+    def __init__(
+        self, network: Network, speed: speed.Speed, uint8_truncation: bool, iterative_refinement: bool
+    ) -> None:
+        self.network, self.speed = network, speed
+        self.uint8_truncation = uint8_truncation
+        self.framing = frames.FRAMINGS[network.config.network]
+        self.iterative_refinement = iterative_refinement and self.framing.lnet
+        self._inference: Network | None = None
+        self._made_of: object = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def inference(self) -> Network:
+        """The network's twin that computes: made when it is first needed, and again when the network has changed."""
+        if self._inference is None or self._made_of != speed.state_of(self.network):
+            self._inference = speed.for_inference(self.network, self.speed)
+            self._made_of = speed.state_of(self.network)
+        return self._inference
+
+    def with_encoder(self, encoder: nn.Module) -> "Computation":
+        """The same with another encoder in the twin, until the network changes."""
+        changed = copy.copy(self)
+        inference: Any = copy.copy(self.inference)
+        inference._modules = {**inference._modules, "encoder": encoder}
+        changed._inference = inference
+        return changed
+
+    def prepare(self, images: Tensor, frame: Size) -> tuple[Tensor, ...]:
+        """B x 3 x H x W in 0..255 -> what the network's `encode` takes."""
+        return frames.prepare(images, frame, self.uint8_truncation, self.framing.lnet)
+
+    def encode(self, images: Tensor, frame: Size) -> Any:
+        """The features of images, B x 3 x H x W in 0..255, in this frame; of the network's own kind."""
+        network: Any = self.inference
+        with speed.full_precision(self.device, self.speed):
+            return network.encode(*self.prepare(images, frame))
+
+    def features(self, images: list[Encoded], frame: Size, tile: int | None = None) -> Any:
+        """The features of images of one size, as a batch; those not known yet are encoded in one."""
+        network: Any = self.inference
+        new = list({id(image): image for image in images if not image.knows(frame)}.values())
+        if tile is not None:
+            with speed.full_precision(self.device, self.speed):
+                for image in new:
+                    high, low = self.prepare(image.pixels, frame)
+                    image.keep(frame, tiles.encode(network, high, low, tile))
+        elif len(new) > 1:
+            batch = self.encode(torch.cat([image.pixels for image in new]), frame)
+            for i, image in enumerate(new):
+                image.keep(frame, type(batch)(*(level[i : i + 1] for level in batch)))
+        with speed.full_precision(self.device, self.speed):
+            return together(
+                [image.features(network, frame, partial(self.prepare, image.pixels, frame)) for image in images]
+            )
+
+    def flow(self, here: Any, there: Any, size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
+        """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W."""
+        return self._finish(self._last(here, there, frame, tile), size, other_size, frame)
+
+    def flow_both(self, here: Any, there: Any, size: Size, other_size: Size, frame: Size) -> tuple[Tensor, Tensor]:
+        """As `flow`, of batches whose second halves are the first ones the other way round: there and back."""
+        forward, backward = self._last(here, there, frame).chunk(2)
+        return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
+
+    def mirrored(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The targets, those mirrored that match better so, and which they are (`glunet.flipping`)."""
+        with speed.full_precision(self.device, self.speed):
+            flipped = mirror.mirrored(self.inference, self.prepare(target, _LNET)[0], self.prepare(source, _LNET)[0])
+        return mirror.mirror_where(target, flipped), flipped
+
+    def lnet(self, image: Encoded) -> tuple[Tensor, ...]:
+        """What the network's `encode` takes for the global level alone."""
+        return self.prepare(image.pixels, _LNET)
+
+    def _last(self, here: Any, there: Any, frame: Size, tile: int | None = None) -> Tensor:
+        extra = frames.extra_levels(*frame) if self.iterative_refinement else 0
+        logger.debug("frame %s, %d extra levels", frame, extra)
+        network: Any = self.inference
+        with speed.full_precision(self.device, self.speed):
+            if tile is not None:
+                return tiles.decode(network, here, there, extra, tile)
+            return network.decode(here, there, extra)[-1]
+
+    def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:
+        return frame_flow_to_source(frames.finish(last, size, frame), other_size)
