@@ -17,6 +17,7 @@ from glunet.bench.page import page
 from glunet.bench.timing import in_turns, ratios
 from glunet.bench.twin import PlainTwin
 from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.network.threelevel import ThreeLevelNet
 from untrained import matcher
 
 CPU = torch.device("cpu")
@@ -98,14 +99,14 @@ def test_runs_take_turns_and_end_in_time() -> None:
     assert ratios([2.0, 9.0], [1.0, 3.0]) == {"median": 2.5, "least": 2.0, "most": 3.0}
 
 
-@pytest.mark.parametrize("kind", ["network", "twin"])
+@pytest.mark.parametrize("kind", ["exact", "fast", "twin"])
 def test_stages_are_shares_of_the_whole(kind: str) -> None:
-    network = matcher().network if kind == "network" else twin_of(matcher().network)
+    network = twin_of(matcher().network) if kind == "twin" else matcher().at(kind).computation.inference
     images = [torch.randn(1, 3, 256, 256)] * 4
 
     @torch.inference_mode()
     def run() -> None:
-        network(*images) if kind == "network" else network.flows(*images)
+        network.flows(*images) if kind == "twin" else network(*images)
 
     before = dict(vars(network))
     parts = stages.shares(run, network, lambda: None)
@@ -115,6 +116,12 @@ def test_stages_are_shares_of_the_whole(kind: str) -> None:
     assert parts["encoder"] > 0.3
     assert vars(network).keys() == before.keys()  # nothing is left behind
     assert not network.encoder._forward_hooks
+
+
+def test_stages_of_another_network_are_not_known() -> None:
+    with torch.device("meta"):
+        assert not stages.known(ThreeLevelNet())
+    assert not stages.known(None)
 
 
 @pytest.mark.parametrize("config", CONFIGS[:2])
@@ -285,7 +292,7 @@ def test_what_takes_too_long_is_left_out(run, quick) -> None:
         (("--sizes", "520x99999"), "32 to 8192 pixels"),
         (("--sizes", ","), "No size was given"),
         (("--rows", "raft"), "There is no row 'raft'"),
-        (("--weights", "nothing", "--quick"), "Weights 'nothing'"),
+        (("--weights", "nothing"), "Weights 'nothing'"),
         (("--device", "abacus"), "Device 'abacus' cannot be used"),
         (("--page", "missing/p.md", "--json", "missing/p.json"), "missing"),
     ],

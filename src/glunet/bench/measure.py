@@ -174,8 +174,8 @@ def _at_size(
     lines = {name: {"row": name, "title": ROWS[name].title} | _times(name, taken) for name in taken}
 
     for name in taken:
-        network = getattr(runs[name], "network", None)
-        if network is not None and medians[name] <= settings.seconds / 2:
+        network = runs[name].network() if isinstance(runs[name], rows.Flow) else None
+        if stages.known(network) and medians[name] <= settings.seconds / 2:
             say(f"{label}: stages, {ROWS[name].title}")
             lines[name]["stages"] = stages.shares(partial(run, name, pairs[0]), network, wait)
 
@@ -192,14 +192,18 @@ def _at_size(
             left_out.append({"row": "pairs at once", "size": label, "why": why})
         else:
             many = [rows.make_pair(height, width, settings.device, settings.batch)]
+            if settings.device.type == "cuda":  # what is made for each shape is made now
+                for name in batching:
+                    run(name, many[0])
             at_once = in_turns(
                 {name: partial(_alternating, run, name, many) for name in batching},
-                1 + min(3, settings.repeat),
+                min(3, settings.repeat),
                 settings.seconds,
+                fewest=1,
                 say=lambda number, name: say(f"{label}: {settings.batch} pairs at once, {ROWS[name].title}"),
             )
-            for name, seconds in at_once.items():  # the first round does not count
-                lines[name]["pairs_per_second"] = spread([settings.batch / second for second in seconds[1:]])
+            for name, seconds in at_once.items():
+                lines[name]["pairs_per_second"] = spread([settings.batch / second for second in seconds])
     return {"height": height, "width": width, "rows": list(lines.values())}, left_out
 
 

@@ -9,7 +9,7 @@ from glunet.evaluation.tables import Table
 Line = dict[str, Any]
 INTRODUCTION = """\
 What a pair costs: seconds, memory, and how far that is from the least a machine like this could take. Two cores of
-another kind give other seconds; the ratios hold better. Measure your own: `glunet bench` (`--quick` for a first look).
+another kind give other seconds; the ratios hold better. Measure your own: `glunet bench`, two minutes; `--full`, eight.
 
 - Seconds are of one flow, from uint8 images in memory to a flow in memory, in one direction and without confidence;
   "match()" is what `matcher.match` does: both directions, with confidence. The median of the rounds, in brackets the
@@ -19,6 +19,7 @@ another kind give other seconds; the ratios hold better. Measure your own: `glun
   authors' programs do: four passes of VGG-16 over one image each, NCHW, float32, BatchNorm as a layer, 81 shifted
   products for a local correlation, eager. It is frozen. "Published" rows have the paper's own decoders
   (dense, twice the parameters of those in the package's weights) and random weights, which do not change their time.
+- On a GPU float32 means float32, also for the plain twin: TensorFloat-32 is off for it.
 - Memory is the peak of a fresh process above its peak after `import torch`; on a GPU what torch allocated there.
 - The floor is the time that the multiplications and additions of convolutions and correlations would take at the rate
   of VGG's 3 x 3 convolutions, the best of both layouts, measured here in the same run.

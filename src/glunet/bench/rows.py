@@ -17,6 +17,7 @@ from glunet.errors import GlunetError
 from glunet.evaluation.baselines import Dis
 from glunet.memory import available_bytes, human
 from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.speed import Speed, full_precision
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Row:
 
 
 class Flow:
-    """A flow through a matcher or plain; `network` is the module whose stages can be told apart, or None."""
+    """A flow through a matcher or plain; `network()` is the module whose stages can be told apart, or None."""
 
-    def __init__(self, run: Callable[[Tensor, Tensor], Tensor], network: Any) -> None:
+    def __init__(self, run: Callable[[Tensor, Tensor], Tensor], network: Callable[[], Any] = lambda: None) -> None:
         self.run, self.network = run, network
 
     @torch.inference_mode()
@@ -92,10 +93,10 @@ def save_published(path: Path) -> None:
     weight_files.save_weights(path, weight_files.network_state(network), network.config, {})
 
 
-def _glunet(speed: str) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
+def _glunet(speed: Speed) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
     def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
-        matcher = _load(weights, device, speed)
-        return Flow(matcher.flow, matcher.network)
+        matcher = weight_files.load(weights, device, speed=speed)
+        return Flow(matcher.flow, lambda: matcher.computation.inference)
 
     return build
 
@@ -105,10 +106,6 @@ def _match(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
     return lambda pair: matcher.match(pair.source_array, pair.target_array)
 
 
-def _load(weights: Path | str, device: torch.device, speed: str) -> Any:
-    return weight_files.load(weights, device)
-
-
 def _twin(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
     network, _ = weight_files.read_weights(weights)
     if network.config.network != "glunet":
@@ -116,7 +113,12 @@ def _twin(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
     twin = PlainTwin(network.config)
     twin.load_state_dict(network.state_dict())
     twin = twin.to(device).eval()
-    return Flow(twin, twin)
+
+    def run(source: Tensor, target: Tensor) -> Tensor:
+        with full_precision(device, "exact"):  # float32 in earnest, on a GPU too
+            return twin(source, target)
+
+    return Flow(run, lambda: twin)
 
 
 def _dis(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
@@ -141,7 +143,7 @@ def _raft(size: str) -> Callable[[Path | str, torch.device], Callable[[Pair], An
             images = [F.pad(image / 127.5 - 1, padding, mode="replicate") for image in (target, source)]
             return network(*images)[-1][..., :height, :width]
 
-        return Flow(run, None)
+        return Flow(run)
 
     return build
 
@@ -166,7 +168,7 @@ def check_memory(name: str, height: int, width: int, device: torch.device) -> No
 ROWS: dict[str, Row] = {
     "exact": Row("glunet, exact", _glunet("exact"), batches=True),
     "fast": Row("glunet, fast", _glunet("fast"), batches=True),
-    "match": Row("glunet, match()", _match),
+    "match": Row("glunet, exact, match()", _match),
     "twin": Row("plain twin", _twin, batches=True),
     "published-exact": Row("published, exact", _glunet("exact"), published=True),
     "published-fast": Row("published, fast", _glunet("fast"), published=True),

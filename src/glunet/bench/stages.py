@@ -3,13 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
 STAGES = ("encoder", "correlations", "decoders", "refinement", "rest")
 _MODULES = {"encoder": "encoder", "decoder": "decoders", "upsample": "decoders", "refinement": "refinement"}
 _METHODS = ("global_scores", "local_scores")  # warping is a part of the local ones
+
+
+def known(network: Any) -> TypeGuard[nn.Module]:
+    """Whether the stages of this network can be told apart."""
+    return all(hasattr(network, method) for method in _METHODS)
 
 
 @contextmanager

@@ -9,14 +9,15 @@ import typer
 
 from glunet.errors import GlunetError
 
-SIZES = "256x256,520x520,375x1242,1080x1920"
-QUICK = "256x256,520x520"
+SIZES = "256x256,520x520,375x1242"
+ALL_SIZES = f"{SIZES},1080x1920"
 SMALLEST, LARGEST = 32, 8192  # pixels a side
 
 
 def bench(
     sizes: Annotated[
-        str | None, typer.Option(help=f"HEIGHTxWIDTH, with commas between; by default {SIZES}.", show_default=False)
+        str | None,
+        typer.Option(help=f"HEIGHTxWIDTH, with commas between; by default {SIZES}.", show_default=False),
     ] = None,
     rows: Annotated[
         str | None,
@@ -28,21 +29,29 @@ def bench(
     ] = None,
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="Rounds at each size, at most.")] = 5,
+    repeat: Annotated[
+        int | None, typer.Option(min=1, help="Rounds at each size, at most; by default 3.", show_default=False)
+    ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="For the rounds of one size, about; what takes longer alone is left out.")
-    ] = 30.0,
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="For the rounds of a size, about; what takes longer alone is left out; by default 15.",
+            show_default=False,
+        ),
+    ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Pairs at once for the throughput; 0: none; by default 4, on a GPU 16.", show_default=False
-        ),
+        typer.Option(min=0, help="Pairs at once for the throughput; 0, the default, for none.", show_default=False),
     ] = None,
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Start-up and memory, in fresh processes.")
     ] = True,
-    quick: Annotated[
-        bool, typer.Option("--quick", help=f"A first look: {QUICK}, 3 rounds, no batch, no memory.")
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="1080x1920 as well, 5 rounds, 30 seconds, 4 pairs at once (on a GPU 16): some eight minutes."
+        ),
     ] = False,
     json_file: Annotated[
         str | None, typer.Option("--json", help="All figures to this file, or '-' to print them alone.", metavar="FILE")
@@ -54,11 +63,11 @@ def bench(
 ) -> None:
     """Measure time and memory here, beside a plain twin of the network, OpenCV's DIS and RAFT.
 
-    Everything runs in turns in one process, so that ratios hold on a busy machine; all takes some minutes.
+    Everything runs in turns in one process, so that ratios hold on a busy machine. It takes two minutes or so.
 
-    Example: glunet bench --quick
+    Example: glunet bench
     """
-    asked = parse_sizes(sizes or (QUICK if quick else SIZES))
+    asked = parse_sizes(sizes or (ALL_SIZES if full else SIZES))
     for path in (page, None if json_file in (None, "-") else Path(json_file)):
         if path is not None and not path.absolute().parent.is_dir():  # said now rather than after minutes
             raise GlunetError(f"'{path}' cannot be written: its folder is missing; make it, or choose another place.")
@@ -76,10 +85,10 @@ def bench(
         device=chosen,
         weights=weights,
         rows=parse_rows(rows),
-        repeat=min(repeat, 3) if quick else repeat,
-        seconds=min(seconds, 15) if quick else seconds,
-        batch=0 if quick else (16 if chosen.type == "cuda" else 4) if batch is None else batch,
-        fresh=memory and not quick,
+        repeat=repeat or (5 if full else 3),
+        seconds=seconds or (30.0 if full else 15.0),
+        batch=((16 if chosen.type == "cuda" else 4) if full else 0) if batch is None else batch,
+        fresh=memory,
     )
     console, watcher = Console(), Console(stderr=True)
     with watcher.status("glunet bench") as status:
@@ -106,7 +115,7 @@ def bench(
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """ "520x520,375x1242" -> ((520, 520), (375, 1242)): height first.
+    """520x520,375x1242 -> ((520, 520), (375, 1242)): height first.
 
     Raises:
         GlunetError: anything else, or a side that no matcher takes.
