@@ -325,6 +325,14 @@ def test_track_lengths_are_counted_in_images():
 # Images and pairs
 
 
+def test_steps_and_time_left_are_shown_to_a_terminal(run, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, printed, errors = run(photos, "--out", tmp_path / "a.db")
+    assert code == 0
+    assert "6/6" in errors
+    assert "6/6" not in printed
+
+
 def test_few_images_are_kept_encoded(photos, truth):
     listed = pictures(photos)
     assert [picture.name for picture in listed] == ORDER

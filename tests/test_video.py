@@ -4,6 +4,7 @@ import gc
 import json
 import sys
 import weakref
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from glunet import cli, weight_files
+from glunet.confidence import Calibration
 from glunet.encoded import Encoded
 from glunet.errors import GlunetError
 from glunet.flow.files import read_flow
@@ -163,6 +165,26 @@ def test_against_a_fixed_frame(run, pan, five, tmp_path):
         assert np.abs(pixels[inner].astype(float) - picture(2)[inner]).mean() < 6
 
 
+def test_a_fixed_frame_carried_along(run, five, tmp_path):
+    """Backward: on each frame's grid, pointing into the fixed one; warped, the fixed frame as each frame sees it."""
+    out = tmp_path / "out"
+    assert run(five, "--out", out, "--against", 0, "--direction", "backward", "--mp4", "warped")[0] == 0
+    assert sorted(path.name for path in out.glob("*.flo")) == [f"00000{n}-to-000000.flo" for n in range(1, 5)]
+    assert np.allclose(cv2.readOpticalFlow(str(out / "000004-to-000000.flo")), np.float32(PAN) * 4)
+    shown = frames_of(out / "warped.mp4")[3][1].astype(float)
+    inner = np.s_[10:-10, 14:-14, :2]
+    assert np.abs(shown[inner] - picture(4)[inner]).mean() < 6
+
+
+def test_steps_and_time_left_are_shown_to_a_terminal(run, five, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, printed, errors = run(five, "--out", tmp_path / "out")
+    assert code == 0
+    assert "matching" in errors
+    assert "4/4" in errors
+    assert "matching" not in printed
+
+
 @pytest.mark.parametrize("suffix", ["npz", "flo5"])
 def test_other_formats(run, five, tmp_path, suffix):
     out = tmp_path / "out"
@@ -266,6 +288,23 @@ def jitter(path: list[np.ndarray]) -> float:
     return float(np.abs(np.diff(np.stack(path), n=2, axis=0)).mean())
 
 
+def test_a_cut_is_no_motion(run, pan, five, tmp_path, monkeypatch):
+    """Where the verdict is that two frames show different things, the film begins anew."""
+    table = {"pair": (1.0,), "pixel": (0.0, 9.0), "right": ((1.0, 0.0),), "fitted": {}}
+    plain = pan.match
+
+    def match(source: Encoded, target: Encoded, confidence: bool) -> Match:
+        cut = number_of(source.picture) == 3
+        return replace(plain(source, target, confidence), calibration=Calibration(**table, threshold=2.0 * cut))
+
+    monkeypatch.setattr(pan, "match", match)
+    assert run(five, "--out", tmp_path / "out", "--mp4", "stabilised")[0] == 0
+    told = json.loads((tmp_path / "out" / "video.json").read_text())
+    assert [pair["same"] for pair in told["pairs"]] == [True, True, False, True]
+    assert [problem["frames"] for problem in told["problems"]] == [[2, 3]]
+    assert len(frames_of(tmp_path / "out" / "stabilised.mp4")) == 5
+
+
 def test_a_cut_begins_a_new_path():
     motions = [shift(5, 0), None, shift(0, 5), shift(0, 5)]
     shown = stabilise.smooth_path(motions, np.arange(5.0), SIZE, 1.0)
@@ -273,8 +312,10 @@ def test_a_cut_begins_a_new_path():
     assert all(np.allclose(matrix, np.eye(3), atol=1e-6) for matrix in shown)
 
 
-def test_stabilised_film_stands_still(run, five, tmp_path):
-    code, _, errors = run(five, "--out", tmp_path / "out", "--against", 0, "--mp4", "stabilised", "--format", "none")
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_stabilised_film_stands_still(run, five, tmp_path, direction):
+    words = ("--against", 0, "--mp4", "stabilised", "--format", "none", "--direction", direction)
+    code, _, errors = run(five, "--out", tmp_path / "out", *words)
     assert (code, errors) == (0, "")
     shown = frames_of(tmp_path / "out" / "stabilised.mp4")
     assert len(shown) == 5
@@ -311,7 +352,7 @@ def test_a_broken_frame_is_named(run, five, tmp_path):
     assert "passed over frame 2: " in errors
     told = json.loads((tmp_path / "out" / "video.json").read_text())
     assert told["complete"] is True
-    assert [broken["frames"] for broken in told["broken"]] == [[2]]
+    assert [problem["frames"] for problem in told["problems"]] == [[2]]
     assert [(pair["target"], pair["source"]) for pair in told["pairs"]] == [(0, 1), (1, 3), (3, 4)]
     assert np.allclose(cv2.readOpticalFlow(str(tmp_path / "out" / "000001-to-000003.flo")), np.float32(PAN) * -2)
     assert len(frames_of(tmp_path / "out" / "stabilised.mp4")) == 4

@@ -64,7 +64,7 @@ class _Done:
     """What the loop over the pairs leaves behind: numbers, no pictures."""
 
     pairs: list[dict[str, Any]] = field(default_factory=list)
-    broken: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[dict[str, Any]] = field(default_factory=list)
     shown: list[int] = field(default_factory=list)  # consecutive frames
     motions: list[np.ndarray | None] = field(default_factory=list)  # between these
     views: dict[int, np.ndarray] = field(default_factory=dict)  # fixed frame -> each frame
@@ -91,7 +91,7 @@ def run(matcher: "Matcher", frames: Frames, out: Path, plan: Plan, watch: Watch 
     known = _resumed(out, settings) if plan.resume else {}
     out.mkdir(parents=True, exist_ok=True)
     done = _Done()
-    content = {**settings, "complete": False, "pairs": done.pairs, "broken": done.broken}
+    content = {**settings, "complete": False, "pairs": done.pairs, "problems": done.problems}
 
     def there(target: int, source: int) -> bool:
         return plan.resume and (out / plan.name(target, source)).is_file()
@@ -124,7 +124,9 @@ def run(matcher: "Matcher", frames: Frames, out: Path, plan: Plan, watch: Watch 
                     )
                 watch("matching", number, max(number, total), problem)
             if not done.pairs:
-                raise GlunetError(f"'{frames.path}': no pair of frames could be matched ({len(done.broken)} problems).")
+                raise GlunetError(
+                    f"'{frames.path}': no pair of frames could be matched ({len(done.problems)} problems)."
+                )
         if "stabilised" in plan.films:
             _stabilised(frames, plan, out / "stabilised.mp4", done, watch)
         content["complete"] = True
@@ -142,7 +144,7 @@ def _take(
     if step.problem:
         alone = step.target == step.source
         what = f"frame {step.target}" if alone else f"frames {step.target} and {step.source}"
-        done.broken.append({"frames": sorted(set(pair)), "problem": step.problem})
+        done.problems.append({"frames": sorted(set(pair)), "problem": step.problem})
         if not alone and "stabilised" in plan.films:
             _moved(step, None, plan, done)
         return f"{what}: {step.problem}"
@@ -158,6 +160,7 @@ def _take(
     entry["mean_displacement"] = round(float(length.mean()), 3)
     entry["in_view"] = round(float(match.in_view.mean()), 4)
     entry["confidence"] = round(float(match.confidence.mean()), 4)
+    entry["same"] = match.verdict.same  # False is a cut, most likely
     if step.size is not None and step.size != match.target_size:
         entry["size"] = list(step.size)
     if plan.suffix:
@@ -180,7 +183,7 @@ def _take(
 
 def _moved(step: Step, match: Match | None, plan: Plan, done: _Done) -> None:
     """Notes how the camera moved between two frames."""
-    if match is None:
+    if match is None or match.verdict.same is False:
         motion = None
     else:
         motion = stabilise.similarity(match) if plan.against is None else stabilise.homography(match)
@@ -197,7 +200,7 @@ def _moved(step: Step, match: Match | None, plan: Plan, done: _Done) -> None:
         done.views[later] = motion
     if motion is None and match is not None:
         # No failure: the film begins anew, or leaves a frame out.
-        done.broken.append({"frames": [earlier, later], "problem": "no common motion was found between them"})
+        done.problems.append({"frames": [earlier, later], "problem": "no common motion was found between them"})
 
 
 def _stabilised(frames: Frames, plan: Plan, path: Path, done: _Done, watch: Watch) -> None:
