@@ -30,7 +30,7 @@ SPEEDS = ("exact", "fast")
 def for_inference(network: Network, speed: Speed) -> Network:
     """The network's twin that a matcher computes with, where the network is.
 
-    It shares with the network what is the same in both. In float32 the global level's decoder is left as it is, for what
+    It shares with the network what is the same in both. In float32 the global level's decoder stays as it is, for what
     `StripPyramid` says.
     """
     device = next(network.parameters()).device

@@ -23,9 +23,9 @@ LEAST = 16  # rows of a strip
 class StripPyramid(nn.Module):
     """A `VGG16Pyramid` for inference: called alike, in a precision of its own, images one after the other.
 
-    In float32, where level 4 is asked for, the encoder itself is. The global correlation and the map that is read from it
-    make 2e-3 px of the last bit of a feature, and what sums in the same order as the published network stays nearer to
-    it. Its 256 x 256 images are small, so that strips would gain little.
+    In float32, where level 4 is asked for, the encoder itself answers. The global correlation and the map that is read
+    from it make 2e-3 px of a feature's last bit, and what sums in the published network's order stays nearer to it. The
+    256 x 256 images that it is asked for are small, so that strips would gain little.
 
     Args:
         encoder: whose weights are copied, channels last.
