@@ -93,7 +93,7 @@ def bench(
     console, watcher = Console(), Console(stderr=True)
     with watcher.status("glunet bench") as status:
         result = measure(settings, lambda text: status.update(text))
-    result["command"] = command = shlex.join(["glunet", *sys.argv[1:]])
+    result["command"] = command = shlex.join(["glunet", *(word for word in sys.argv[1:] if word not in ("--note", note))])
     if json_file == "-":
         import json
 
