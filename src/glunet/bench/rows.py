@@ -149,7 +149,7 @@ def _raft(size: str) -> Callable[[Path | str, torch.device], Callable[[Pair], An
 
 
 def _raft_bytes(height: int, width: int) -> int:
-    """Its correlation of all positions with all others, the pooled copies, one more while they are made; and a reserve."""
+    """Its correlation of all positions with all others, pooled copies, one more while they are made; and a reserve."""
     positions = max(16, -(-height // 8)) * max(16, -(-width // 8))
     return 13 * positions**2
 

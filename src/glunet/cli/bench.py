@@ -93,7 +93,8 @@ def bench(
     console, watcher = Console(), Console(stderr=True)
     with watcher.status("glunet bench") as status:
         result = measure(settings, lambda text: status.update(text))
-    result["command"] = command = shlex.join(["glunet", *(word for word in sys.argv[1:] if word not in ("--note", note))])
+    words = (word for word in sys.argv[1:] if word not in ("--note", note))
+    result["command"] = command = shlex.join(["glunet", *words])
     if json_file == "-":
         import json
 
