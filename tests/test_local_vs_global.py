@@ -113,6 +113,8 @@ def test_no_motion_is_measured_as_motion(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(measuring, "full_flow", zero)
     found = measuring.by_resolution(networks, Noise(), 2, False, (64, 256))
+    still = found.pop(measuring.STILL)
+    assert measuring.mean(still["256"]) == pytest.approx(measuring.mean(found["glunet"]["256"]))
     for sums in found.values():
         for size in ("64", "256"):
             for i, pixels in enumerate(sums[size]["pixels"]):
@@ -230,5 +232,5 @@ def resolution(networks: dict[str, Any], photographs: Photographs) -> dict[str, 
     assert photographs.short_side > 1000
     return {
         name: {size: measuring.tally(torch.rand(9), 200 * torch.rand(9)) for size in ("256", "1040")}
-        for name in networks
+        for name in (measuring.STILL, *networks)
     }

@@ -13,11 +13,11 @@ from glunet.flow.files import writing
 
 TITLES = {
     "local-net": "Local-Net", "global-net": "Global-Net", "glocal-net": "GLOCAL-Net", "glunet": "GLU-Net",
-    "glunet-without-mutual": "GLU-Net without mutual matching",
+    "glunet-without-mutual": "GLU-Net without mutual matching", "no-motion": "no motion",
 }  # fmt: skip
 COLOURS = {
     "local-net": "tab:green", "global-net": "tab:red", "glocal-net": "tab:orange", "glunet": "tab:blue",
-    "glunet-without-mutual": "tab:gray",
+    "glunet-without-mutual": "tab:cyan", "no-motion": "silver",
 }  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def draw(folder: Path, seeds: list[dict[str, Any]], cost: dict[str, Any] | None,
                 )
             axis.set(xscale="log", xlabel="true displacement, px of 256", ylabel=title, xticks=[2, 8, 32, 128])
             axis.set_xticklabels(["2", "8", "32", "128"])
+            axis.minorticks_off()
             axis.grid(alpha=0.3)
         axes[0].set_yscale("log")
         axes[0].legend(fontsize=8)

@@ -23,6 +23,7 @@ from glunet.training.views import make_views
 EDGES = (0, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, math.inf)  # of the true displacement, in pixels
 SIZES = (256, 520, 1040)
 SEED = 1912
+STILL = "no-motion"
 Tally = dict[str, list[float]]
 
 
@@ -50,13 +51,17 @@ def tally(error: Tensor, motion: Tensor, sums: Tally | None = None) -> Tally:
 def by_displacement(
     networks: dict[str, Network], held_back: Photographs, pairs: int, bf16: bool, at_once: int = 16
 ) -> dict[str, Tally]:
-    """Errors of every network's finest level on the same pairs at 256, visible pixels of its 64 x 64 grid."""
+    """Errors of every network's finest level on the same pairs at 256, visible pixels of its 64 x 64 grid.
+
+    And those of the answer that nothing moves, under `STILL`; likewise in `by_resolution`.
+    """
     first = next(iter(networks.values()))
     encoder = encoder_alone(first.encoder, torch.bfloat16 if bf16 else torch.float32)
     found: dict[str, Tally] = {}
     for batch in fixed_pairs(encoder, held_back, pairs, at_once=at_once):
         (true,) = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, [(64, 64)])
         motion = true.flow.norm(dim=1)[true.visible]
+        found[STILL] = tally(motion, motion, found.get(STILL))
         for name, network in networks.items():
             flow = predict(network, *batch.features(network), LEVELS[network.config.network]).levels[-1].float()
             found[name] = tally((flow - true.flow).norm(dim=1)[true.visible], motion, found.get(name))
@@ -68,12 +73,13 @@ def by_resolution(
     networks: dict[str, Network], held_back: Photographs, scenes: int, bf16: bool, sizes: Sequence[int] = SIZES
 ) -> dict[str, dict[str, Tally]]:
     """Errors in original pixels on the same scenes photographed at several sizes, each network in its own frame."""
-    found: dict[str, dict[str, Tally]] = {name: {} for name in networks}
+    found: dict[str, dict[str, Tally]] = {name: {} for name in (STILL, *networks)}
     device = next(iter(networks.values())).encoder.level_0[0].weight.device  # type: ignore[union-attr, index]
     for size in sizes:
         for number in range(scenes):
             target, source, true, stride = pair(held_back, number, size, device)
             motion = true.flow.norm(dim=1)[true.visible]
+            found[STILL][str(size)] = tally(motion, motion, found[STILL].get(str(size)))
             known: dict[Any, Any] = {}
             for name, network in networks.items():
                 flow = sampled(full_flow(network, target, source, bf16, known=known), stride)

@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,29 +133,33 @@ def _trained(seeds: list[Seed]) -> str:
             "> not the experiment's result, and nothing should be concluded from them.",
             "",
         ]
-    lines += [
-        f"Each network learned from {first['plan']['pairs']:,} pairs ({first['plan']['batch']} a step) in each of "
-        f"{len(seeds)} run{'s' * (len(seeds) > 1)} with seeds {', '.join(str(seed['seed']) for seed in seeds)}; a run "
-        f"made {first['encoder passes']:,} encoder passes, which served all of them. "
-        f"{minutes:.0f} minutes in all, on {first['machine']}; raw numbers in "
-        "[benchmarks/results/local_vs_global](../benchmarks/results/local_vs_global).",
-    ]
+    plan, measured = first["plan"], first["measuring"]
+    times = "once" if len(seeds) == 1 else f"{len(seeds)} times"
+    numbers = ", ".join(str(seed["seed"]) for seed in seeds)
+    text = (
+        f"Each network learned from {plan['pairs']:,} pairs ({plan['batch']} a step), {times} (seed {numbers}). A run "
+        f"made {first['encoder passes']:,} encoder passes, which served all of them; {minutes:.0f} minutes in all, and "
+        f"{sum(seed['measuring']['minutes'] for seed in seeds):.0f} to measure, on {first['machine']}. Measured on "
+        f"{measured['pairs']} pairs by displacement and on {measured['scenes']} by resolution. Raw numbers: "
+        "[benchmarks/results/local_vs_global](../benchmarks/results/local_vs_global)."
+    )
+    lines.append(_paragraph(text))
     return "\n".join(lines)
 
 
 def _claims(seeds: list[Seed]) -> str:
-    lines = ["| the paper | measured as | better there | the other | here |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| the paper says | measured as | better in the paper | than | here |", "| --- | --- | --- | --- | --- |"]
     for claim in CLAIMS:
         if not {claim.better, claim.worse} <= seeds[0]["displacement"].keys():
             continue
         better, worse = ([claim.figure(seed, name) for seed in seeds] for name in (claim.better, claim.worse))
         sides = [f"{TITLES[name]} {_span(v)}" for name, v in ((claim.better, better), (claim.worse, worse))]
         lines.append("| " + " | ".join([claim.says, claim.what, *sides, verdict(better, worse, claim.high)]) + " |")
-    lines += [
-        "",
-        "Mean over seeds (least to largest). A difference is claimed only where every seed of one network lies on one",
-        "side of every seed of the other.",
-    ]
+    text = (
+        "Mean over seeds (least to largest). A difference is claimed only where every seed of one network lies on one "
+        "side of every seed of the other."
+    )
+    lines += ["", _paragraph(text)]
     return "\n".join(lines)
 
 
@@ -193,7 +198,7 @@ def _shipped(found: dict[str, Any]) -> str:
         f"± its standard error (and the median); `{found['weights']}`, sha256 {found['sha256'][:12]}; "
         f"{found['minutes']:.0f} minutes on {found['machine']}."
     )
-    return shipped.table(found["aepe"]) + "\n\n" + about
+    return shipped.table(found["aepe"]) + "\n\n" + _paragraph(about)
 
 
 def _costs(found: dict[str, Any]) -> str:
@@ -208,9 +213,16 @@ def _costs(found: dict[str, Any]) -> str:
             power = costs.exponent(grids, found[name][key], least)[0]
             cells = [_three(scale * value) for value in found[name][key]]
             lines.append(f"| {name}, {unit} | " + " | ".join(cells) + f" | side^{power:.1f} |")
-    about = f"One pair of {found['channels']}-channel features, float32, on {found['machine']}; the powers are fitted"
-    lines += ["", f"{about} from {least} x {least} on. The peak counts what is made on the way, too."]
+    text = (
+        f"One pair of {found['channels']}-channel features, float32, on {found['machine']}; the powers are fitted from "
+        f"{least} x {least} on. The peak counts what is made on the way, too."
+    )
+    lines += ["", _paragraph(text)]
     return "\n".join(lines)
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 125, break_long_words=False, break_on_hyphens=False)
 
 
 def _three(value: float) -> str:
@@ -223,4 +235,4 @@ def _networks(found: dict[str, Any]) -> str:
         f"A pair at once, encoder included, float32, on {found['machine']}; MB of tensors at the peak, weights left "
         "out. The other rows have the decoders of the paper, the shipped weights smaller ones."
     )
-    return costs.table(found["rows"]) + "\n\n" + about
+    return costs.table(found["rows"]) + "\n\n" + _paragraph(about)
