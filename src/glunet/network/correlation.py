@@ -3,6 +3,9 @@
 Plain PyTorch on any device, differentiable, without a 4-D volume bigger than the output.
 """
 
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -99,6 +102,12 @@ def plain_local_correlation(target: Tensor, source: Tensor, radius: int) -> Tens
     return out[..., :width] / channels
 
 
+@cache
+def triton_is_there() -> bool:
+    """Whether Triton is installed, which PyTorch's builds for CUDA bring along."""
+    return find_spec("triton") is not None
+
+
 def banded(target: Tensor, source: Tensor) -> bool:
     """Whether `banded_correlation` may stand in: on a CPU, and for no gradient, compiler or exporter to look into."""
     learning = torch.is_grad_enabled() and (target.requires_grad or source.requires_grad)
@@ -108,9 +117,14 @@ def banded(target: Tensor, source: Tensor) -> bool:
 def local_scores(target: Tensor, source: Tensor, flow: Tensor, scale: float, radius: int) -> Tensor:
     """Local correlation with the source's features warped by the flow, as the flow decoders read it: float32.
 
-    `scale` brings the flow to pixels of the features' grid. No gradient flows through the sampling positions: each
-    level has a loss of its own, and with a frozen encoder nothing of this then needs a backward pass.
+    On CUDA one kernel does it all where Triton is installed (`glunet.network.triton_correlation`). `scale` brings the
+    flow to pixels of the features' grid. No gradient flows through the sampling positions: each level has a loss of its
+    own, and with a frozen encoder nothing of this then needs a backward pass.
     """
+    if target.is_cuda and not torch.compiler.is_compiling() and triton_is_there():
+        from glunet.network.triton_correlation import fused_local_scores
+
+        return fused_local_scores(target, source, flow, scale, radius, SLOPE)
     warped = warp(source, flow.detach() * scale)
     if banded(target, warped):
         return banded_correlation(target, warped, radius, SLOPE)
