@@ -5,7 +5,6 @@ import json
 import pickle
 import zipfile
 from dataclasses import asdict
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,7 +173,6 @@ def network_state(network: Network, encoder: bool = False) -> dict[str, Tensor]:
     return {k: v for k, v in network.state_dict().items() if encoder or not k.startswith("encoder.")}
 
 
-@cache
 def _encoder_file() -> dict[str, Tensor]:
     path = folder() / f"{ENCODER}.safetensors"
     if not path.exists():

@@ -37,18 +37,6 @@ class FoldedBlock(nn.Module):
         return x.relu_() if self.slope == 0 else F.leaky_relu_(x, self.slope)
 
 
-class OwnPrecision(nn.Module):
-    """A layer that takes what comes in the precision of its weights."""
-
-    def __init__(self, layer: nn.ConvTranspose2d) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the layer."""
-        return self.layer(x.to(self.layer.weight.dtype))
-
-
 def folded(network: Module, dtype: torch.dtype = torch.float32, but: tuple[str, ...] = ()) -> Module:
     """The network's twin for inference: as it would compute in evaluation mode, with no BatchNorm left.
 
@@ -60,8 +48,6 @@ def folded(network: Module, dtype: torch.dtype = torch.float32, but: tuple[str, 
     """
 
     def fold(module: nn.Module) -> nn.Module | None:
-        if isinstance(module, nn.ConvTranspose2d) and module.weight.dtype != dtype:
-            return OwnPrecision(module)
         layers = list(module.children()) if isinstance(module, nn.Sequential) else []
         if len(layers) < 2 or not isinstance(layers[0], nn.Conv2d) or not isinstance(layers[1], nn.BatchNorm2d):
             return None

@@ -8,7 +8,6 @@ at; only what was pooled is kept. That takes a fifth of the memory and, channels
 
 import copy
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +22,9 @@ LEAST = 16  # rows of a strip
 class StripPyramid(nn.Module):
     """A `VGG16Pyramid` for inference: called alike, in a precision of its own, images one after the other.
 
-    In float32, where level 4 is asked for, the encoder itself answers. The global correlation and the map that is read
-    from it make 2e-3 px of a feature's last bit, and what sums in the published network's order stays nearer to it. The
-    256 x 256 images that it is asked for are small, so that strips would gain little.
+    In float32, where level 4 is asked for, the encoder's own layers compute from level 2 on. The global correlation and
+    the map that is read from it make 2e-3 px of a feature's last bit, and what sums in the published network's order
+    stays nearer to it. The 256 x 256 images that level 4 is asked for are small by then: strips would gain nothing.
 
     Args:
         encoder: whose weights are copied, channels last.
@@ -44,11 +43,13 @@ class StripPyramid(nn.Module):
     def forward(self, image: Tensor, levels: Iterable[int]) -> dict[int, Tensor]:
         """As `VGG16Pyramid.forward`; the features are channels last. Not differentiable."""
         wanted = set(levels)
-        if self.exact and 4 in wanted:
-            return self.encoder(image, wanted)
         features = {}
         waiting: list[nn.Conv2d] = []  # level 0 ends without a pooling, and level 1 goes on where it ends
         for level in range(max(wanted) + 1):
+            if self.exact and 4 in wanted and level >= 2:
+                image = self.encoder.get_submodule(f"level_{level}")(image.contiguous())
+                features.update({level: image} if level in wanted else {})
+                continue
             waiting.extend(self.levels[level])
             if level > 0 or level in wanted:
                 image = in_strips(image, waiting, self.dtype, pooled=level > 0)
@@ -114,5 +115,12 @@ def _convolved(
 
 
 def _laid_out(layer: nn.Conv2d, dtype: torch.dtype) -> nn.Conv2d:
-    twin: Any = copy.deepcopy(layer)
-    return twin.to(dtype=dtype, memory_format=torch.channels_last)
+    """A copy of the layer, without one of its weights in their own precision in between."""
+    twin = copy.copy(layer)
+    twin._parameters = {
+        "weight": nn.Parameter(
+            layer.weight.detach().to(dtype, copy=True, memory_format=torch.channels_last), requires_grad=False
+        ),
+        "bias": None if layer.bias is None else nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False),
+    }
+    return twin
