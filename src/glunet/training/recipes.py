@@ -66,12 +66,15 @@ FINETUNE = (
     Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES[:3], extra=0.3, robust=True),
 )
 
-# glunet train PHOTOS --out RUN --init RUN0/weights.safetensors --recipe continue --minutes 120
-# A warm restart of an unfinished full run: the global level, then every one, the last quarter on larger frames too.
+# glunet train PHOTOS --out RUN --init glunet --recipe continue --minutes 120
+# A warm restart of an unfinished full run: half of it for the L-Net's levels, then every one, the last part on larger
+# frames too. Two such runs made the package's weights of the second session out of the first: what they reached, and in
+# which minutes, is in docs/weights.md.
 CONTINUE = (
-    Stage("global", 0.25, (4,), batch=64, refresh=0.25),
-    Stage("all", 0.75, (4, 3, 2, 1), batch=12, refresh=0.2, coarse=32),
-    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.1, frames=LARGE_FRAMES, coarse=32, extra=0.4, robust=True),
+    Stage("global", 0.35, (4,), batch=64, refresh=0.25),
+    Stage("lnet", 0.50, (4, 3), batch=32, refresh=0.25),
+    Stage("all", 0.78, (4, 3, 2, 1), batch=12, refresh=0.2, coarse=24),
+    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.1, frames=LARGE_FRAMES, coarse=24, extra=0.4, robust=True),
 )
 
 
@@ -125,7 +128,7 @@ class Settings:
 RECIPES = {
     "full": Settings(minutes=120),
     "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
-    "continue": Settings(minutes=120, stages=CONTINUE, lr=5e-4),
+    "continue": Settings(minutes=120, stages=CONTINUE, warmup=200),
 }
 
 
