@@ -14,9 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import layouts
+from glunet import speed
 from glunet.cli import app
 from glunet.errors import GlunetError
-from glunet.training import estimate, recipes, report
+from glunet.training import recipes, report
 from glunet.weight_files import read_weights
 from narrow import narrow_encoder
 
@@ -86,14 +87,14 @@ def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(loop, "step_loss", interrupted)
     command = ["train", str(photos), "--out", str(tmp_path / "my run"), "--steps", "5", "--device", "cpu"]
     monkeypatch.setattr("sys.argv", ["glunet", *command])
-    monkeypatch.setattr(estimate, "bfloat16_pays", lambda device: False)
+    monkeypatch.setattr(speed, "bfloat16_pays", lambda device: False)
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())
     assert f"The same command goes on from there: glunet train {photos} --out '{tmp_path / 'my run'}'" in said
     assert not (tmp_path / "my run" / "report.md").exists(), "who wants to stop does not wait for a report"
     monkeypatch.setattr(loop, "step_loss", real)
-    monkeypatch.setattr(estimate, "bfloat16_pays", lambda device: True)
+    monkeypatch.setattr(speed, "bfloat16_pays", lambda device: True)
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert "going on at step 1" in done.output
     assert "(in float32)" in done.output, "as it began"

@@ -16,7 +16,7 @@ from benchmarks.local_vs_global import costs, measuring, page, shipped, training
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.network.glunet import GLUNet
-from glunet.training.estimate import bfloat16_pays
+from glunet.speed import bfloat16_pays
 from glunet.training.photographs import Photographs, find
 from glunet.training.state import stop_requests
 from glunet.weight_files import find as find_weights

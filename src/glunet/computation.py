@@ -90,13 +90,18 @@ class Computation:
                 [image.features(network, frame, partial(self.prepare, image.pixels, frame)) for image in images]
             )
 
-    def flow(self, here: Any, there: Any, size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
-        """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W."""
-        return self._finish(self._last(here, there, frame, tile), size, other_size, frame)
+    def flow(self, pair: list[Any], size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
+        """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W.
 
-    def flow_both(self, here: Any, there: Any, size: Size, other_size: Size, frame: Size) -> tuple[Tensor, Tensor]:
+        Args:
+            pair: features on the grid of `size`, and the other image's. They are taken out of the list, and the memory
+                of those that nobody else holds is free again before the last level is decoded.
+        """
+        return self._finish(self._last(pair, frame, tile), size, other_size, frame)
+
+    def flow_both(self, pair: list[Any], size: Size, other_size: Size, frame: Size) -> tuple[Tensor, Tensor]:
         """As `flow`, of batches whose second halves are the first ones the other way round: there and back."""
-        forward, backward = self._last(here, there, frame).chunk(2)
+        forward, backward = self._last(pair, frame).chunk(2)
         return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
 
     def mirrored(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,14 +114,14 @@ class Computation:
         """What the network's `encode` takes for the global level alone."""
         return self.prepare(image.pixels, _LNET)
 
-    def _last(self, here: Any, there: Any, frame: Size, tile: int | None = None) -> Tensor:
+    def _last(self, pair: list[Any], frame: Size, tile: int | None = None) -> Tensor:
         extra = frames.extra_levels(*frame) if self.iterative_refinement else 0
         logger.debug("frame %s, %d extra levels", frame, extra)
         network: Any = self.inference
         with speed.full_precision(self.device, self.speed):
             if tile is not None:
-                return tiles.decode(network, here, there, extra, tile)
-            return network.decode(here, there, extra)[-1]
+                return tiles.decode(network, *pair, extra, tile)
+            return network.decode(pair.pop(0), pair.pop(0), extra)[-1]
 
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:
         return frame_flow_to_source(frames.finish(last, size, frame), other_size)

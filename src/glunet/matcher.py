@@ -216,7 +216,7 @@ class Matcher:
         if len(source) != len(target):
             raise GlunetError(f"{len(source)} sources and {len(target)} targets came, but pairs are expected.")
         self._check_memory(image_size(source), image_size(target), pairs=len(target))
-        return self._flow(grey_levels(source, "source batch"), grey_levels(target, "target batch"))
+        return self._flow(source, target)
 
     @staticmethod
     def size(image: ImageLike | Encoded, role: str = "given") -> tuple[int, int]:
@@ -240,15 +240,19 @@ class Matcher:
 
     @torch.inference_mode()
     def _flow(self, source: Tensor, target: Tensor) -> Tensor:
-        """B x 3 x H x W in 0..255, on the device -> B x 2 x H x W."""
+        """See `flow`; grey levels and features are held no longer than they are needed."""
         source_size, target_size = image_size(source), image_size(target)
         frame = self._frame(target_size)
         with out_of_memory_told(self.device, source_size, target_size, len(target)):
-            flipped = None
+            flipped, pair = None, []
             if self.flipping:
+                source, target = grey_levels(source, "source batch"), grey_levels(target, "target batch")
                 target, flipped = self.computation.mirrored(source, target)
-            here, there = (self.computation.encode(images, frame) for images in (target, source))
-            flow = self.computation.flow(here, there, target_size, source_size, frame)
+                pair = [self.computation.encode(images, frame) for images in (target, source)]
+            else:
+                for images, name in ((target, "target batch"), (source, "source batch")):
+                    pair.append(self.computation.encode(grey_levels(images, name), frame))
+            flow = self.computation.flow(pair, target_size, source_size, frame)
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
 
     @torch.inference_mode()
@@ -272,12 +276,12 @@ class Matcher:
                 targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, asked, strict=True)]
             there, here = (self.computation.features(images, frame, tile) for images in (sources, targets))
             if both and frame[0] * frame[1] <= _LARGE and tile is None:
-                first, second = together([here, there]), together([there, here])
-                flow, backward = self.computation.flow_both(first, second, target_size, source_size, frame)
+                pair = [together([here, there]), together([there, here])]
+                flow, backward = self.computation.flow_both(pair, target_size, source_size, frame)
             else:
-                flow = self.computation.flow(here, there, target_size, source_size, frame, tile)
+                flow = self.computation.flow([here, there], target_size, source_size, frame, tile)
                 if both:
-                    backward = self.computation.flow(there, here, source_size, target_size, frame, tile)
+                    backward = self.computation.flow([there, here], source_size, target_size, frame, tile)
             if flipped is not None:
                 flow = mirror.unmirror_flow(flow, flipped)
                 if backward is not None:

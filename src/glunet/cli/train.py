@@ -112,7 +112,7 @@ def train(
             "--out is missing; name the folder of the run (or --preview sheet.png to look at pairs first)."
         )
     settings = for_network(settings, _network(network, init))
-    from glunet.training.estimate import bfloat16_pays
+    from glunet.speed import bfloat16_pays
     from glunet.training.real import open_real
     from glunet.training.state import read_state
 

@@ -85,10 +85,13 @@ class ResidualBlocks(nn.Module):
         self.outputs = w4
 
     def blocks(self, x: Tensor) -> Tensor:
-        a = self.conv_0(x)
-        b = self.conv_2(self.conv_1(F.leaky_relu(a, SLOPE))) + self.conv0_skip(a)
-        d = self.conv_4(self.conv_3(F.leaky_relu(b, SLOPE))) + self.conv2_skip(b)
-        return F.leaky_relu(d, SLOPE)
+        x = self.conv_0(x)
+        skip = self.conv0_skip(x)
+        x = self.conv_1(_activated(x))
+        x = self.conv_2(x) + skip
+        skip = self.conv2_skip(x)
+        x = self.conv_3(_activated(x))
+        return _activated(self.conv_4(x) + skip)
 
 
 class ResidualMappingDecoder(ResidualBlocks):
@@ -127,3 +130,8 @@ class ResidualFlowDecoder(ResidualBlocks):
         """As `DenseFlowDecoder.forward`."""
         features = self.blocks(x)
         return features, self.predict_flow(features)
+
+
+def _activated(x: Tensor) -> Tensor:
+    """LeakyReLU, in place where no gradient needs what was there."""
+    return F.leaky_relu(x, SLOPE, inplace=not (torch.is_grad_enabled() and x.requires_grad))

@@ -145,8 +145,11 @@ class GLUNet(nn.Module):
         extra = self.between(target, source, flow3, extra_levels)
         flow = extra[-1] if extra else self.to_hnet_frame(flow3, target)
         features2, flow2 = self.level2(target, source, flow)
-        flow1 = self.level1(target, source, features2, flow2)
-        return Flows(flow4, flow3, extra, flow2, flow1)
+        finest = target.level1, source.level1
+        del target, source  # where the caller keeps none either, the memory of a level is free for the next one
+        seen, up = self.level1_input(*finest, features2, flow2)
+        del finest, features2
+        return Flows(flow4, flow3, extra, flow2, self.level1(seen, up))
 
     def level4(self, target: Features, source: Features) -> Tensor:
         """Global correlation at 16 x 16, decoded to a correspondence map, as flow in 256-frame pixels (SPEC 5.1)."""
@@ -196,12 +199,21 @@ class GLUNet(nn.Module):
         features, residual = self.decoder2(torch.cat((correlation, flow), dim=1))
         return features, residual + flow
 
-    def level1(self, target: Features, source: Features, features2: Tensor, flow2: Tensor) -> Tensor:
-        """Local correlation at a quarter of the H-Net frame, and refinement (SPEC 5.5)."""
+    def level1_input(self, target: Tensor, source: Tensor, features2: Tensor, flow2: Tensor) -> tuple[Tensor, Tensor]:
+        """Local correlation at a quarter of the H-Net frame (SPEC 5.5), as decoder1 reads it, and the upsampled flow2.
+
+        Args:
+            target, source: the `level1` of their features.
+        """
         flow = self.upsample_flow2(flow2) if self.config.upsampling == "transposed" else _double(flow2)
         upsampled = self.upsample_features2(features2).float()
-        correlation = self.local_scores(target.level1, source.level1, flow, 1 / 4)
-        features, residual = self.decoder1(torch.cat((correlation, flow, upsampled), dim=1))
+        correlation = self.local_scores(target, source, flow, 1 / 4)
+        return torch.cat((correlation, flow, upsampled), dim=1), flow
+
+    def level1(self, seen: Tensor, flow: Tensor) -> Tensor:
+        """flow1 from `level1_input`: decoder and refinement."""
+        features, residual = self.decoder1(seen)
+        del seen
         return residual + flow + self.refinement1(features)
 
     def local_scores(self, target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tensor:

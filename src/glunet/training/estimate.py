@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from glunet.frames import prepare
 from glunet.network.encoder import VGG16Pyramid
@@ -55,25 +54,6 @@ def seconds_a_view(photographs: Photographs, settings: Settings, device: torch.d
                 float(encode(encoder, high, low).level4[0, 0, 0, 0])  # which waits for the device
         seconds = time.perf_counter() - began
     return seconds / (SCENES * VIEWS)
-
-
-def bfloat16_pays(device: torch.device) -> bool:
-    """Whether a convolution is faster in bfloat16, measured: a processor that does not know it is far slower."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        x, weight = (torch.zeros(shape, dtype=dtype, device=device) for shape in ((4, 128, 32, 32), (128, 128, 3, 3)))
-        x, weight = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-        times = []
-        for _ in range(6):
-            began = time.perf_counter()
-            float(F.conv2d(x, weight, padding=1)[0, 0, 0, 0])  # which waits for the device
-            times.append(time.perf_counter() - began)
-        return min(times[1:])
-
-    try:
-        return seconds(torch.bfloat16) < seconds(torch.float32)
-    except (RuntimeError, TypeError):  # a device that has no such numbers
-        return False
 
 
 def memory(settings: Settings, photographs: Photographs) -> int:
