@@ -1,6 +1,7 @@
 """Exact and fast: which is computed how, how far they are apart, and that the network stays a network."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from glunet.errors import GlunetError
 from glunet.matcher import Matcher
 from glunet.network.glunet import GLUNet, GLUNetConfig
 from glunet.network.strips import StripPyramid
+from glunet.weight_files import network_state, save_weights
 from untrained import matcher, network
 
 CONFIGS = [GLUNetConfig(), GLUNetConfig("residual", "residual", "bilinear")]
@@ -117,3 +119,32 @@ def test_the_network_is_exported() -> None:
     program = torch.export.export(made, arguments)
     for got, expected in zip(program.module()(*arguments), made(*arguments), strict=True):
         torch.testing.assert_close(got, expected, atol=5e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("how", ["exact", "fast"])
+def test_a_loaded_network_is_not_held_beside_its_twin(how: speed.Speed) -> None:
+    """It is read again for who asks for it, and stays then."""
+    images = [picture(48, 64, seed)[0] / 255 for seed in (0, 1)]
+    loaded = glunet.load(device="cpu", speed=how)
+    before = loaded.match(*images).flow
+    assert loaded.computation._network is None
+    assert loaded.device.type == "cpu"
+    encoded = loaded.encode(images[0])
+    trainable = loaded.network
+    assert loaded.network is trainable
+    np.testing.assert_array_equal(loaded.match(encoded, images[1]).flow, before)
+    assert loaded.network is trainable, "nor is it let go again"
+    with torch.no_grad():
+        trainable.refinement1.conv7.bias += 100
+    assert np.abs(loaded.match(encoded, images[1]).flow - before).mean() > 10
+
+
+def test_a_network_is_read_again_from_the_same_file_only(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    made = network()
+    save_weights(path, network_state(made, encoder=True), made.config, {})
+    loaded = glunet.load(path, device="cpu")
+    loaded.flow(*[picture(48, 64, seed) / 255 for seed in (0, 1)])
+    save_weights(path, network_state(made, encoder=True), made.config, {"name": "another"})
+    with pytest.raises(GlunetError, match="has changed since"):
+        loaded.network  # noqa: B018

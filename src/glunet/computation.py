@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,18 +26,28 @@ class Computation:
     """Features and flows of batches of pairs of equal sizes; all sizes are (height, width).
 
     Attributes:
-        network: the trainable one.
+        config: the network's.
+        identity: equal for what computes with the same network.
         speed: "exact" or "fast" (`glunet.speed`).
         uint8_truncation, iterative_refinement: see `glunet.matcher.Matcher`.
         framing: what the network sees of a pair.
     """
 
     def __init__(
-        self, network: Network, speed: speed.Speed, uint8_truncation: bool, iterative_refinement: bool
+        self,
+        network: Network,
+        speed: speed.Speed,
+        uint8_truncation: bool,
+        iterative_refinement: bool,
+        again: Callable[[], Network] | None = None,
     ) -> None:
-        self.network, self.speed = network, speed
+        """`again` makes the same network once more; with it, the network is let go when its twin is made."""
+        self.config, self.speed = network.config, speed
+        self.identity: object = id(network) if again is None else object()
+        self._network: Network | None = network
+        self._again = again
         self.uint8_truncation = uint8_truncation
-        self.framing = frames.FRAMINGS[network.config.network]
+        self.framing = frames.FRAMINGS[self.config.network]
         self.iterative_refinement = iterative_refinement and self.framing.lnet
         self._inference: Network | None = None
         self._made_of: object = None
@@ -44,18 +55,35 @@ class Computation:
     @property
     def device(self) -> torch.device:
         """Where the network's parameters are."""
-        return next(self.network.parameters()).device
+        network: Any = self._network or self._inference
+        return next(network.parameters()).device
+
+    @property
+    def network(self) -> Network:
+        """The trainable network; who has asked for it may write to it, and it stays."""
+        network, again = self._network, self._again
+        if network is None and again is not None:
+            self._network = network = again()
+        self._again = None
+        if network is None:  # another thread has just set it
+            return self.network
+        return network
 
     @property
     def inference(self) -> Network:
         """The network's twin that computes: made when it is first needed, and again when the network has changed."""
-        if self._inference is None or self._made_of != speed.state_of(self.network):
-            self._inference = speed.for_inference(self.network, self.speed)
-            self._made_of = speed.state_of(self.network)
+        network = self._network
+        if self._inference is None or (network is not None and self._made_of != speed.state_of(network)):
+            network = network or self.network
+            self._inference = speed.for_inference(network, self.speed)
+            self._made_of = speed.state_of(network)
+            if self._again is not None:  # nobody has seen it, and nobody can change it
+                self._network = None
         return self._inference
 
     def with_encoder(self, encoder: nn.Module) -> "Computation":
         """The same with another encoder in the twin, until the network changes."""
+        self.network  # noqa: B018 - which is that of both from now on
         changed = copy.copy(self)
         inference: Any = copy.copy(self.inference)
         inference._modules = {**inference._modules, "encoder": encoder}

@@ -1,7 +1,7 @@
 """From images to a match: everything around the network that knows of files, sizes and units."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from glunet.images import ImageLike, grey_levels, image_size
 from glunet.match import Match, Provenance
 from glunet.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.network.family import Network
-from glunet.network.glunet import GLUNet
+from glunet.network.glunet import GLUNetConfig
 from glunet.speed import SPEEDS, Speed
 
 logger = logging.getLogger(__name__)
@@ -47,8 +47,12 @@ class Matcher:
         flipping: bool = False,
         calibration: Calibration | None = None,
         speed: Speed = "exact",
+        again: Callable[[], Network] | None = None,
     ) -> None:
         """`device` moves the network; None leaves it where it is. `speed`: see `glunet.load`.
+
+        `again` makes the same network once more, on its device: what computes then holds only the twin that is made for
+        inference, until `network` is asked for.
 
         Raises:
             GlunetError: `flipping` with a network that has no global level; another `speed`.
@@ -58,7 +62,7 @@ class Matcher:
         if flipping and network.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell mirrored pairs by: match without flipping.")
         network = network.eval() if device is None else network.to(device).eval()
-        self.computation = Computation(network, speed, uint8_truncation, iterative_refinement)
+        self.computation = Computation(network, speed, uint8_truncation, iterative_refinement, again)
         self.flipping = flipping
         self.calibration = calibration
         settings: dict[str, Any] = {
@@ -89,7 +93,8 @@ class Matcher:
     def network(self) -> Network:
         """The trainable network, in evaluation mode, as its weights are saved.
 
-        What is written to its tensors counts from the next match on. It computes what a matcher computes that is
+        What is written to its tensors counts from the next match on. A matcher that `glunet.load` made reads it again
+        when it is first asked for, and keeps it from then on. It computes what a matcher computes that is
         "exact", but not as quickly: `matcher.computation.inference` is its twin for that.
         """
         return self.computation.network
@@ -229,7 +234,7 @@ class Matcher:
         Raises:
             GlunetError: as `match`; what another matcher encoded.
         """
-        settings = (id(self.network), self.computation.speed, self.computation.uint8_truncation)
+        settings = (self.computation.identity, self.computation.speed, self.computation.uint8_truncation)
         if not isinstance(image, Encoded):
             return open_image(image, mask, role, self.device, settings)
         if mask is not None:
@@ -293,7 +298,7 @@ class Matcher:
         ]
 
     def _turns(self, source: Encoded, target: Encoded) -> int:
-        if self.network.config.network == "local-net":
+        if self.computation.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell orientations by: match without rotations.")
         return twopass.best_turn(self.computation.inference, source, target, self.computation.lnet)
 
@@ -318,7 +323,7 @@ class Matcher:
         if available is None or self._needed(source_size, target_size, 1, both) <= available:
             return None
         side = None
-        if isinstance(self.network, GLUNet):
+        if isinstance(self.computation.config, GLUNetConfig):
             side = tiles.fitting_side(source_size, target_size, self._frame(target_size), available)
         if side is None:
             raise too_large(source_size, target_size, 1, human(available), self.device)

@@ -5,6 +5,7 @@ import json
 import pickle
 import zipfile
 from dataclasses import asdict
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,16 +76,26 @@ def load(
     network, metadata, path = _read(name)
     if iterative_refinement is None:
         iterative_refinement = bool(metadata.get("iterative_refinement", True))
+    chosen, digest = pick_device(device), sha256(path)
     return Matcher(
-        network.to(pick_device(device)).eval(),
+        network.to(chosen).eval(),
         name=metadata.get("name", path.stem),
-        sha256=sha256(path),
+        sha256=digest,
         uint8_truncation=uint8_truncation,
         iterative_refinement=iterative_refinement,
         flipping=flipping,
         calibration=_calibration(metadata, path),
         speed=speed,
+        again=partial(_again, path, digest, chosen),
     )
+
+
+def _again(path: Path, digest: str, device: torch.device) -> Network:
+    """The network of a matcher that was loaded, once more."""
+    network, _, _ = _read(path)
+    if sha256(path) != digest:
+        raise GlunetError(f"{path} has changed since it was loaded: load it again.")
+    return network.to(device).eval()
 
 
 def _calibration(metadata: dict[str, Any], path: Path) -> Calibration | None:
