@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from glunet import flipping as mirror
-from glunet import frames, speed, tiles
+from glunet import frames, memory, speed, tiles
 from glunet.encoded import Encoded, together
 from glunet.flow.geometry import frame_flow_to_source
 from glunet.network.family import Network
@@ -78,7 +78,8 @@ class Computation:
             self._inference = speed.for_inference(network, self.speed)
             self._made_of = speed.state_of(network)
             if self._again is not None:  # nobody has seen it, and nobody can change it
-                self._network = None
+                self._network = network = None
+                memory.give_back()
         return self._inference
 
     def with_encoder(self, encoder: nn.Module) -> "Computation":

@@ -82,7 +82,7 @@ def prepare(
 def normalise(images: Tensor) -> Tensor:
     """RGB in 0..255 -> ImageNet's mean and standard deviation taken out, B x 3 x H x W."""
     mean, std = images.new_tensor(MEAN).view(3, 1, 1), images.new_tensor(STD).view(3, 1, 1)
-    return (images / 255 - mean) / std
+    return (images / 255).sub_(mean).div_(std)
 
 
 def finish(flow: Tensor, target_size: tuple[int, int], frame: tuple[int, int] | None = None) -> Tensor:

@@ -96,6 +96,9 @@ class Matcher:
         What is written to its tensors counts from the next match on. A matcher that `glunet.load` made reads it again
         when it is first asked for, and keeps it from then on. It computes what a matcher computes that is
         "exact", but not as quickly: `matcher.computation.inference` is its twin for that.
+
+        Raises:
+            GlunetError: its file is gone or was exchanged since it was loaded.
         """
         return self.computation.network
 
