@@ -53,9 +53,7 @@ def bare_state(content: object, path: str) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise GlunetError(
-            f"{path} is a PyTorch file without a state dict in it; expected tensors by name."
-        )
+        raise GlunetError(f"{path} is a PyTorch file without a state dict in it; expected tensors by name.")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
