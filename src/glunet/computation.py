@@ -149,7 +149,7 @@ class Computation:
         network: Any = self.inference
         with speed.full_precision(self.device, self.speed):
             if tile is not None:
-                return tiles.decode(network, *pair, extra, tile)
+                return tiles.decode(network, pair[0], pair[1], extra, tile)
             return network.decode(pair.pop(0), pair.pop(0), extra)[-1]
 
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:
