@@ -255,9 +255,10 @@ def _fresh(settings: Settings, files: dict[str, str], result: dict[str, Any], sa
     left_out: list[dict[str, Any]] = []
     for timed in result["sizes"]:
         height, width = timed["height"], timed["width"]
+        # As many matches for each row: the second finds what the first has left of the C library's memory.
+        matches = 2 if all(line["seconds"]["median"] < WARM for line in timed["rows"]) else 1
         for line in timed["rows"]:
             say(f"{height}x{width}: memory, {line['title']}")
-            matches = 2 if line["seconds"]["median"] < WARM else 1
             try:
                 own = fresh(line["row"], files[line["row"]], settings.device, height, width, matches)
             except GlunetError as error:
