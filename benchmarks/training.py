@@ -1,6 +1,6 @@
 """What training costs on this machine, stage by stage of a full run, and how far that is from a floor.
 
-OMP_NUM_THREADS=2 python -m benchmarks.training [PHOTOS] [--device cuda] [--compile]
+OMP_NUM_THREADS=2 python -m benchmarks.training [PHOTOS] [--device cuda] [--compile] [--float32]
 
 A stage's step is measured in its parts: scenes are drawn and rendered (synthesis), encoded by the frozen VGG-16, and
 learned from in pairs: decoders forward (with truth and loss), and backward (with the optimiser). Photographs are in
@@ -177,9 +177,10 @@ def main() -> None:
     parser.add_argument("photos", nargs="?", type=Path)
     parser.add_argument("--device")
     parser.add_argument("--compile", action="store_true", help="decoders through torch.compile (CUDA only)")
+    parser.add_argument("--float32", action="store_true", help="what bfloat16 is to be compared with")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
-    settings = dataclasses.replace(RECIPES["full"], compile=arguments.compile)
+    settings = dataclasses.replace(RECIPES["full"], compile=arguments.compile, bf16=not arguments.float32)
     photographs = Photographs(find(arguments.photos)[:32]) if arguments.photos else Noise()
     rate = convolution_rate(device, settings.bf16)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
