@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import max_pool2d
 
 from glunet.flow.geometry import warp
 from glunet.training.scenes import Recipe, draw, frame_points, from_layers, to_layers, truth
@@ -32,16 +33,20 @@ def test_maps_have_an_inverse(aspect: float) -> None:
 
 @pytest.mark.parametrize("frame", [(128, 128), (96, 160)])
 def test_target_equals_source_at_the_flow_where_visible(frame: tuple[int, int]) -> None:
-    """Without photometric change, to one grey level in each scene's median, and to few nearly everywhere."""
+    """Without photometric change, to one grey level in each scene's median, and to few nearly everywhere off edges."""
     count = 16
     views = make_views(photographs(), count, 2, frame, (3, 0), Recipe(), photometric=0)
     true = truth(views.scenes, view(0, count), view(1, count), frame, frame)
     difference = (warp(views.images[:, 1], true.flow) - views.images[:, 0]).abs().mean(1)
     still = (views.images[:, 1] - views.images[:, 0]).abs().mean(1)
+    # At an edge of what moves, a pixel mixes two things: beside it there is a jump in the flow, or something covered.
+    largest, least = (sign * max_pool2d(sign * true.flow, 3, 1, 1) for sign in (1, -1))
+    edge = ((largest - least).amax(1) > 8) | (max_pool2d((~true.visible).float(), 5, 1, 2) > 0)
     for number in range(count):
         visible = true.visible[number]
         assert visible.float().mean() > 0.05
         assert difference[number][visible].median() <= 1.0
+        visible = visible & ~edge[number]
         assert difference[number][visible].quantile(0.9) <= 4.0
     assert still[true.visible].mean() > 5 * difference[true.visible].mean()
 

@@ -62,6 +62,16 @@ def visit(browser):
 
 def opened(page):
     page.wait_for_selector("#viewer:not([hidden])")
+    # On a busy machine the page may still be moving into place: only when two frames in a row agree it stands.
+    page.wait_for_function(
+        """async () => {
+            const place = () => JSON.stringify(document.getElementById('target').getBoundingClientRect());
+            const frame = () => new Promise(requestAnimationFrame);
+            const before = place();
+            for (let i = 0; i < 5; i++) await frame();
+            return before === place();
+        }"""
+    )
     return page
 
 
