@@ -1,6 +1,6 @@
 """Memory of `glunet video`, frame by frame, and how much of a shake it takes out: 640 x 360, all films.
 
-python -m benchmarks.video --frames 61
+python -m benchmarks.video [--frames 300] [--speed fast]
 """
 
 import argparse
@@ -52,7 +52,9 @@ def jitter(path: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=61)
-    count = parser.parse_args().frames
+    parser.add_argument("--speed", choices=("exact", "fast"), default="exact")
+    asked = parser.parse_args()
+    count = asked.frames
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "in.mp4"
         make(path, count)
@@ -62,7 +64,7 @@ def main() -> None:
                 print(f"{doing} {done} of {total}: {resident():.0f} MB", flush=True)
 
         plan = Plan(range(count), suffix=".png", films=FILMS)
-        run(glunet.load(), open_frames(path), Path(folder) / "out", plan, watch)
+        run(glunet.load(speed=asked.speed), open_frames(path), Path(folder) / "out", plan, watch)
         print(f"jitter: {jitter(path):.2f} px, stabilised {jitter(Path(folder) / 'out' / 'stabilised.mp4'):.2f} px")
 
 
