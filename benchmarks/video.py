@@ -24,12 +24,13 @@ WIDTH, HEIGHT = 640, 360
 
 
 def make(path: Path, frames: int) -> None:
-    """The film to read: a window that moves, shaking, over scikit-image's cup of coffee (Rachel Michetti, CC0)."""
+    """The film to read: a window over scikit-image's cup of coffee (Rachel Michetti, CC0), shaking, to and fro."""
     photograph = np.asarray(Image.fromarray(data.coffee()).resize((1200, 800), Image.Resampling.BICUBIC))
     random = np.random.default_rng(0)
     with film(path, Fraction(25)) as add:
         for number in range(frames):
-            x, y = 100 + 3 * (number % 120) + random.integers(-3, 4), 100 + number % 120 + random.integers(-3, 4)
+            along = min(number % 240, 240 - number % 240)
+            x, y = 100 + 3 * along + random.integers(-3, 4), 100 + along + random.integers(-3, 4)
             add(photograph[y : y + HEIGHT, x : x + WIDTH], number / 25)
 
 

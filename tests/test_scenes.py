@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import max_pool2d
 
 from glunet.flow.geometry import warp
-from glunet.training.scenes import Recipe, draw, frame_points, from_layers, to_layers, truth
+from glunet.training.scenes import Recipe, _outlines, draw, frame_points, from_layers, to_layers, truth
 from glunet.training.views import make_views
 
 
@@ -98,3 +98,24 @@ def test_scenes_are_functions_of_their_seed() -> None:
     assert not torch.equal(one.images, other.images)
     assert one.images.min() >= 0
     assert one.images.max() <= 255
+
+
+def test_some_outlines_are_thin_and_some_have_slits() -> None:
+    """A coarse flow runs over what is thin: nothing is left of sticks when 3 of 48 cells are taken from each side."""
+    inside = (_outlines(200, torch.Generator().manual_seed(2)) > 0).float()[:, None]
+    worn = -max_pool2d(-inside, 13, 1, 6)
+    area, left = inside.sum((1, 2, 3)), worn.sum((1, 2, 3))
+    assert (area > 50).all()
+    assert 0.05 < (left < 0.02 * area).float().mean() < 0.4
+    assert (left > 0.2 * area).float().mean() > 0.3
+
+
+def test_objects_move_before_a_plane_that_stands_still() -> None:
+    """In half of the calmest scenes; in the other half they hardly move either."""
+    calm = dataclasses.replace(Recipe(), shares=(1, 0, 0, 0), still=0, any_angle=0)
+    scenes = draw(64, 2, torch.Generator().manual_seed(3), calm)
+    true = truth(scenes, view(0, 64), view(1, 64), (64, 64), (256, 256))
+    size = true.flow.norm(dim=1).flatten(1)
+    assert size.median(dim=1).values.median() < 5
+    largest = size.amax(dim=1)
+    assert 0.2 < (largest > 20).float().mean() < 0.8

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from glunet.errors import GlunetError
+from glunet.extras import needed
 from glunet.points import Correspondences
 
 Name = Literal["homography", "fundamental", "essential"]
@@ -41,10 +42,8 @@ def opencv() -> Any:
     Raises:
         GlunetError: if it is not installed.
     """
-    try:
+    with needed("Geometry needs OpenCV", "geometry"):
         import cv2
-    except ImportError as error:
-        raise GlunetError("Geometry needs OpenCV, which is not installed: pip install 'glunet[geometry]'.") from error
     return cv2
 
 

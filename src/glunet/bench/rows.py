@@ -15,6 +15,7 @@ from glunet import weight_files
 from glunet.bench.twin import PlainTwin
 from glunet.errors import GlunetError
 from glunet.evaluation.baselines import Dis
+from glunet.extras import needed
 from glunet.memory import available_bytes, human
 from glunet.network.glunet import GLUNet, GLUNetConfig
 from glunet.speed import Speed, full_precision
@@ -129,9 +130,8 @@ def _dis(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
 def _raft(size: str) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
     def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
         try:
-            module = importlib.import_module("torchvision.models.optical_flow")
-        except ImportError as error:
-            raise GlunetError("it needs torchvision, which is not installed: pip install 'glunet[raft]'.") from error
+            with needed("it needs torchvision", "raft"):
+                module = importlib.import_module("torchvision.models.optical_flow")
         except RuntimeError as error:
             raise GlunetError(f"torchvision does not fit this torch ({str(error).splitlines()[0]}).") from error
         network: Any = getattr(module, f"raft_{size}")(weights=None).to(device).eval()

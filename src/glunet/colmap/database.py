@@ -10,6 +10,7 @@ import numpy as np
 
 from glunet.colmap.collect import Collected
 from glunet.errors import GlunetError
+from glunet.extras import needed
 from glunet.flow.files import writing
 
 CAMERA_MODES = {"auto": "AUTO", "single": "SINGLE", "per-folder": "PER_FOLDER", "per-image": "PER_IMAGE"}
@@ -58,10 +59,8 @@ def library() -> Any:
     from PIL import Image
 
     Image.preinit()
-    try:
+    with needed("COLMAP needs pycolmap", "colmap"):
         import pycolmap
-    except ImportError as error:
-        raise GlunetError("COLMAP needs pycolmap, which is not installed: pip install 'glunet[colmap]'.") from error
     return pycolmap
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from glunet.errors import GlunetError
 from glunet.evaluation.datasets.read import grid
+from glunet.extras import needed
 
 Image = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -158,8 +158,6 @@ def _grey_frame(cv2: Any, source: Image, target: Image) -> tuple[Image, Image]:
 
 
 def _opencv() -> Any:
-    try:
+    with needed("this method needs OpenCV", "eval"):
         import cv2
-    except ImportError as error:
-        raise GlunetError("this method needs OpenCV: pip install 'glunet[eval]'.") from error
     return cv2

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glunet.errors import GlunetError
 from glunet.evaluation.datasets.read import grid
+from glunet.extras import needed
 
 
 def homography_of_flow(
@@ -18,10 +18,8 @@ def homography_of_flow(
         flow: H x W x 2 on the target's grid in source pixels.
         source_size: (height, width); matches that leave the source are dropped.
     """
-    try:
+    with needed("a homography needs OpenCV", "eval"):
         import cv2
-    except ImportError as error:
-        raise GlunetError("a homography needs OpenCV: pip install 'glunet[eval]'.") from error
     height, width = flow.shape[:2]
     step = max(1, round((height * width / points) ** 0.5))
     target = grid((height, width))[step // 2 :: step, step // 2 :: step].reshape(-1, 2)

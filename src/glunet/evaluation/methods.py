@@ -21,6 +21,7 @@ from glunet.evaluation.baselines import (
     SiftHomography,
     frame_to_source,
 )
+from glunet.extras import needed
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
@@ -118,10 +119,8 @@ class Raft(OneByOne):
     name = "RAFT"
 
     def __init__(self, device: str | None = None) -> None:
-        try:
+        with needed("RAFT needs torchvision", "raft"):
             from torchvision.models.optical_flow import Raft_Large_Weights, raft_large
-        except ImportError as error:
-            raise GlunetError("RAFT needs torchvision, which is not installed: pip install 'glunet[raft]'.") from error
         import torch
 
         weights = Raft_Large_Weights.C_T_SKHT_V2

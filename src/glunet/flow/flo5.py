@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from glunet.errors import GlunetError
+from glunet.extras import needed
 
 _GZIP = 5  # lossless; more is slower and hardly smaller
 
@@ -20,10 +20,8 @@ def hdf5() -> Any:
     Raises:
         GlunetError: if it is not installed.
     """
-    try:
+    with needed("HDF5 files need h5py", "colmap"):
         import h5py
-    except ImportError as error:
-        raise GlunetError("HDF5 files need h5py, which is not installed: pip install 'glunet[colmap]'.") from error
     return h5py
 
 

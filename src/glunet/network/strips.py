@@ -49,7 +49,8 @@ class StripPyramid(nn.Module):
         for level in range(max(wanted) + 1):
             if self.exact and 4 in wanted and level >= 2:
                 assert self.encoder is not None
-                image = self.encoder.get_submodule(f"level_{level}")(image.contiguous())
+                layers = self.encoder.get_submodule(f"level_{level}")
+                image = torch.cat([layers(one) for one in image.contiguous().split(1)])
                 features.update({level: image} if level in wanted else {})
                 continue
             waiting.extend(self.levels[level])

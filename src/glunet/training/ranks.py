@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from glunet.errors import GlunetError
+from glunet.extras import needed
 from glunet.network.family import Network
 
 Computed = tuple[Tensor, float]  # a loss to differentiate, and a number
@@ -59,13 +60,9 @@ class Together(Alone):
     """One of several processes, which lightning-fabric connects."""
 
     def __init__(self, device: torch.device) -> None:
-        try:
+        with needed("torchrun started several processes, which needs lightning-fabric", "train"):
             from lightning_fabric import Fabric
             from lightning_fabric.strategies import DDPStrategy
-        except ImportError as error:
-            raise GlunetError(
-                "torchrun started several processes, which needs lightning-fabric: pip install 'glunet[train]'."
-            ) from error
         if device.type not in ("cpu", "cuda"):
             raise GlunetError(f"Several processes can train on cpu or cuda, not on {device.type}: start one.")
         here = int(os.environ["LOCAL_WORLD_SIZE"])

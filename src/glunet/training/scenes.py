@@ -133,8 +133,10 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     size = uniform(b, k, 1, low=math.log(0.15), high=math.log(0.8))
     place = uniform(b, k, 1, 2) * zoom.exp().view(b, 1, 1, 1) * 1.1
     place[..., 0] *= aspect
-    # In a scene of the calmest kind most objects hardly move either: motion of under a few pixels is to be learned too.
-    least = torch.where(bins[:, None] == 0, 0.04, 0.3) * uniform(b, k, low=0.0)
+    # In half of the scenes of the calmest kind most objects hardly move either: motion of under a few pixels is to be
+    # learned too. In the other half they move before a plane that stands still.
+    calm = (bins[:, None] == 0) & (torch.rand((b, 1), generator=generator) < 0.5)
+    least = torch.where(calm, 0.04, 0.3) * uniform(b, k, low=0.0)
     own = (torch.maximum(amount * torch.rand((b, k), generator=generator), least) * moves)[..., None]
     motion = recipe.object_motion * own[..., None] * uniform(b, k, v, 2)
     turn = 0.5 * own * uniform(b, k, v)
@@ -333,7 +335,7 @@ def _limit_slope(field: Tensor, aspect: float) -> Tensor:
 
 
 def _outlines(count: int, generator: torch.Generator) -> Tensor:
-    """Random shapes over [-1, 1]^2, count x MASK x MASK, positive inside: blobs, polygons, and ragged patches."""
+    """Random shapes over [-1, 1]^2, count x MASK x MASK, positive inside: blobs, polygons, ragged patches, sticks."""
     line = torch.linspace(-1, 1, MASK)
     y, x = torch.meshgrid(line, line, indexing="ij")
     angle, radius = torch.atan2(y, x), (x * x + y * y).sqrt()
@@ -350,6 +352,28 @@ def _outlines(count: int, generator: torch.Generator) -> Tensor:
     polygon = (distance[..., None, None] - planes).amin(1)
     values = torch.rand((count, 1, 14, 14), generator=generator) * 2 - 1
     ragged = blob + 0.3 * F.interpolate(values, size=(MASK, MASK), mode="bicubic", align_corners=True)[:, 0]
-    kind = torch.randint(3, (count, 1, 1), generator=generator)
+    bars = _bars(count, generator)
+    kind = torch.randint(4, (count, 1, 1), generator=generator)
     shape = torch.where(kind == 0, blob, torch.where(kind == 1, polygon, ragged))
+    # Thin things are what a coarse flow runs over: sticks, some with a small body, and bodies with slits.
+    body = torch.rand((count, 1, 1), generator=generator) < 0.5
+    sticks = torch.where(body, torch.maximum(bars, shape - 0.3), bars)
+    slit = torch.rand((count, 1, 1), generator=generator) < 0.25
+    shape = torch.where(kind == 3, sticks, torch.where(slit, torch.minimum(shape, -bars), shape))
     return torch.minimum(shape, 0.95 - torch.maximum(x.abs(), y.abs()))  # nothing at the rim
+
+
+def _bars(count: int, generator: torch.Generator, bars: int = 4) -> Tensor:
+    """Some straight bars over [-1, 1]^2, half of them upright, count x MASK x MASK, positive inside."""
+    line = torch.linspace(-1, 1, MASK)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    ends = torch.rand((count, bars, 2, 2), generator=generator) * 1.8 - 0.9  # which end, x and y
+    upright = torch.rand((count, bars), generator=generator) < 0.5
+    ends[..., 1, 0] = torch.where(upright, ends[..., 0, 0], ends[..., 1, 0])
+    start, along = ends[..., 0, :, None, None], (ends[..., 1, :] - ends[..., 0, :])[..., None, None]
+    dx, dy = x - start[:, :, 0], y - start[:, :, 1]
+    ax, ay = along[:, :, 0], along[:, :, 1]
+    nearest = ((dx * ax + dy * ay) / (ax * ax + ay * ay).clamp(min=1e-6)).clamp(0, 1)
+    distance = ((dx - nearest * ax).square() + (dy - nearest * ay).square()).sqrt()
+    width = 0.03 + 0.12 * torch.rand((count, bars, 1, 1), generator=generator).square()
+    return (width - distance).amax(1)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glunet.errors import GlunetError
+from glunet.extras import needed
 from glunet.images import load_image
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"}
@@ -195,10 +196,8 @@ def library() -> Any:
     Raises:
         GlunetError: if PyAV is not installed.
     """
-    try:
+    with needed("Video needs PyAV", "video"):
         import av
-    except ImportError as error:
-        raise GlunetError("Video needs PyAV, which is not installed: pip install 'glunet[video]'.") from error
     return av
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from glunet.errors import GlunetError
+from glunet.extras import needed
 from glunet.flow.geometry import resize_area
 from glunet.images import ImageLike, load_image
 from glunet.view.page import LONGEST, build, payload
@@ -304,13 +305,9 @@ def _formats() -> list[str]:
 
 
 def _fastapi() -> tuple[Any, Any]:
-    try:
+    with needed("glunet view needs FastAPI", "view"):
         import fastapi
         import uvicorn
 
         import_module("python_multipart")  # which FastAPI looks for when it needs it
-    except ImportError as error:
-        raise GlunetError(
-            f"glunet view needs FastAPI ({error.name} is missing): pip install 'glunet[view]'."
-        ) from error
     return fastapi, uvicorn

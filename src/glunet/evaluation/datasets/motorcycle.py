@@ -4,16 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from glunet.errors import GlunetError
 from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Sample
+from glunet.extras import needed
 
 
 def load() -> Sample:
     """Target = left, source = right: the flow is minus the disparity along x."""
-    try:
+    with needed("motorcycle needs scikit-image", "eval"):
         from skimage.data import stereo_motorcycle
-    except ImportError as error:
-        raise GlunetError("motorcycle needs scikit-image: pip install 'glunet[eval]'.") from error
     left, right, disparity = stereo_motorcycle()
     valid = np.isfinite(disparity) & (disparity > 0)
     flow = np.zeros((*disparity.shape, 2), np.float32)

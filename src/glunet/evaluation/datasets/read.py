@@ -11,6 +11,7 @@ from PIL import Image
 
 from glunet.errors import GlunetError
 from glunet.evaluation.metrics import transform
+from glunet.extras import needed
 from glunet.flow.files import read_flow
 
 
@@ -49,10 +50,8 @@ def read_matrix(path: Path) -> NDArray[np.float64]:
 def read_mat(path: Path, key: str) -> NDArray[np.float64]:
     """One array of a MATLAB file."""
     _expect_file(path, "a MATLAB file")
-    try:
+    with needed("MATLAB annotations need scipy", "eval"):
         from scipy.io import loadmat
-    except ImportError as error:
-        raise GlunetError("MATLAB annotations need scipy: pip install 'glunet[eval]'.") from error
     try:
         content: dict[str, Any] = loadmat(str(path))
     except Exception as error:  # scipy raises half a dozen kinds for a damaged file
@@ -73,10 +72,8 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     """Bilinear, OpenCV's, no antialias: how the official scripts bring HPatches to a common (height, width)."""
     if image.shape[:2] == size:
         return image
-    try:
+    with needed("this evaluation set needs OpenCV", "eval"):
         import cv2
-    except ImportError as error:
-        raise GlunetError("this evaluation set needs OpenCV: pip install 'glunet[eval]'.") from error
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
