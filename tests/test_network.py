@@ -72,3 +72,21 @@ def test_every_level_learns() -> None:
     sum(f.abs().mean() for f in (flows.flow4, flows.flow3, flows.flow2, flows.flow1)).backward()
     silent = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert not silent
+
+
+def test_levels_apart_learn_from_their_own_errors_alone() -> None:
+    torch.manual_seed(3)
+    network = GLUNet(CONFIGS[1]).train()
+    image = torch.randn(2, 3, 256, 256)
+    with torch.no_grad():
+        target, source = network.encode(image, image), network.encode(image.flip(-1), image.flip(-1))
+
+    def moved(apart: bool) -> set[str]:
+        network.zero_grad(set_to_none=True)
+        network.decode(target, source, 1, apart=apart).flow1.sum().backward()
+        return {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+
+    assert moved(False) >= {"decoder4", "refinement3", "decoder2", "decoder1"}
+    assert moved(True) <= {"decoder2", "upsample_features2", "decoder1", "refinement1"}
+    together, separate = (network.decode(target, source, 1, apart=apart) for apart in (False, True))
+    torch.testing.assert_close(together.flow1, separate.flow1)

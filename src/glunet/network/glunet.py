@@ -134,20 +134,24 @@ class GLUNet(nn.Module):
         """What this network's decoders read, from the encoder's features as GLU-Net has them: here just those."""
         return features
 
-    def coarse(self, target: Features, source: Features) -> tuple[Tensor, Tensor]:
-        """flow4 and flow3 alone."""
+    def coarse(self, target: Features, source: Features, apart: bool = False) -> tuple[Tensor, Tensor]:
+        """flow4 and flow3 alone; `apart` as for `decode`."""
         flow4 = self.level4(target, source)
-        return flow4, self.level3(target, source, flow4)
+        return flow4, self.level3(target, source, flow4.detach() if apart else flow4)
 
-    def decode(self, target: Features, source: Features, extra_levels: int = 0) -> Flows:
-        """The flow of every level from the features of the two images."""
-        flow4, flow3 = self.coarse(target, source)
-        extra = self.between(target, source, flow3, extra_levels)
+    def decode(self, target: Features, source: Features, extra_levels: int = 0, apart: bool = False) -> Flows:
+        """The flow of every level from the features of the two images.
+
+        Args:
+            apart: no gradient from a level's flow into the coarser ones', which learn from their own errors alone.
+        """
+        flow4, flow3 = self.coarse(target, source, apart)
+        extra = self.between(target, source, flow3.detach() if apart else flow3, extra_levels)
         flow = extra[-1] if extra else self.to_hnet_frame(flow3, target)
-        features2, flow2 = self.level2(target, source, flow)
+        features2, flow2 = self.level2(target, source, flow.detach() if apart else flow)
         finest = target.level1, source.level1
         del target, source  # where the caller keeps none either, the memory of a level is free for the next one
-        seen, up = self.level1_input(*finest, features2, flow2)
+        seen, up = self.level1_input(*finest, features2, flow2.detach() if apart else flow2)
         del finest, features2
         return Flows(flow4, flow3, extra, flow2, self.level1(seen, up))
 

@@ -223,7 +223,7 @@ def _computation(
 def step_loss(network: Network, batch: Batch, stage: Stage, extra: int) -> tuple[Tensor, float]:
     """The loss of one batch, and the mean error of its finest level in pixels of that level's frame."""
     target, source = batch.features(network)
-    flows = predict(network, target, source, stage.levels, extra)
+    flows = predict(network, target, source, stage.levels, extra, stage.apart)
     levels = [*flows.levels, *flows.extra]
     grids = [tuple(flow.shape[-2:]) for flow in levels]
     true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]

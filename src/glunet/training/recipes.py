@@ -31,6 +31,7 @@ class Stage:
         coarse: pairs more a step of the 256 frame for the L-Net's two levels, which cost a tenth of all four.
         extra: share of steps with one extra level.
         robust: see `loss.level_error`.
+        apart: no gradient from a level into the flow of the coarser ones (`GLUNet.decode`).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stage:
     coarse: int = 0
     extra: float = 0.0
     robust: bool = False
+    apart: bool = False
 
 
 # Frames that are not square: decoders read flow in raw pixels, and beyond +-128 they see nothing at 256.
@@ -147,6 +149,7 @@ def for_network(settings: Settings, network: str) -> Settings:
     stages = []
     for stage in settings.stages:
         stage = replace(stage, levels=tuple(level for level in stage.levels if level in levels))
+        stage = replace(stage, apart=stage.apart and not three)
         if three and stage.frames != (SQUARE,):
             stage = replace(stage, name="robust" if stage.robust else stage.name, frames=(SQUARE,), extra=0.0)
         if network == "semantic-glunet":
@@ -172,3 +175,5 @@ def check_fit(settings: Settings) -> None:
             raise GlunetError(
                 f"Stage '{stage.name}' has other frames than 256 x 256, or extra levels, which {network} does not know."
             )
+        if len(levels) == 3 and stage.apart:
+            raise GlunetError(f"Stage '{stage.name}' keeps the levels' gradients apart, which {network} does not.")

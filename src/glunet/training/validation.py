@@ -25,17 +25,21 @@ class Predicted(NamedTuple):
     extra: tuple[Tensor, ...] = ()
 
 
-def predict(network: Any, target: Any, source: Any, levels: tuple[int, ...], extra: int = 0) -> Predicted:
+def predict(
+    network: Any, target: Any, source: Any, levels: tuple[int, ...], extra: int = 0, apart: bool = False
+) -> Predicted:
     """The flow of every level of `levels`: (4,), (4, 3) or all that the network has (`recipes.LEVELS`).
 
     Args:
         network: any of the family, and the features of the two images as it has them (`Batch.features`).
+        apart: see `GLUNet.decode`.
     """
     if levels == (4,):
         return Predicted((network.level4(target, source),))
+    options = {"apart": True} if apart else {}
     if levels == (4, 3):
-        return Predicted(network.coarse(target, source))
-    flows = network.decode(target, source, extra)._asdict()
+        return Predicted(network.coarse(target, source, **options))
+    flows = network.decode(target, source, extra, **options)._asdict()
     return Predicted(tuple(flows[f"flow{level}"] for level in levels), flows.get("extra", ()))
 
 
