@@ -1,6 +1,6 @@
 """Large pairs: what matching at full size gains over a reduced copy, and what it takes.
 
-python -m benchmarks.large PHOTOS [--size 4000x3000] [--reduced 520,1040,2080] [--max-memory 8] [--json FILE]
+python -m benchmarks.large PHOTOS [--size 4000x3000] [--reduced 520,1040,2080] [--max-memory 8] [--speed fast]
 
 The pair is two views of one synthetic scene (`glunet.training.scenes`, without objects), whose plane carries a mosaic
 of photographs, so that there is detail at full size; the truth is exact. Each reduced copy is matched and its flow
@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reduced", default="520,1040,2080", help="longer sides of the reduced copies")
     parser.add_argument("--max-memory", type=float, help="GB the full size is matched within (default: what there is)")
     parser.add_argument("--weights", default="glunet")
+    parser.add_argument("--speed", choices=("exact", "fast"), default="exact")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--confidence", action="store_true", help="both directions, as `glunet match` does")
     parser.add_argument("--save", type=Path, help="write both images here (PNG), to look at")
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.save:
         for name, image in (("source", source), ("target", target)):
             Image.fromarray(image).save(asked.save / f"{name}.png")
-    matcher = glunet.load(asked.weights)
+    matcher = glunet.load(asked.weights, speed=asked.speed)
     motion = float(np.hypot(true[..., 0], true[..., 1])[visible].mean())
     rows: list[dict[str, Any]] = []
 
