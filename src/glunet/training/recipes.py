@@ -71,15 +71,18 @@ FINETUNE = (
 )
 
 # glunet train PHOTOS --out RUN --init glunet --recipe continue --minutes 120
-# A warm restart of an unfinished full run: half of it for the L-Net's levels, then every one, the last part on larger
-# frames too. On two busy CPU cores two such runs, of 85 and 36 minutes, brought the package's first weights from 21.9
-# to 12.8 px on HPatches-240, 5.8 to 4.0 on motorcycle, 5.3 to 4.9 on FlyingChairs, 11.2 to 8.4 in synthetic validation.
+# A warm restart of an unfinished full run: nearly half of it for the global level, then every one, the last part on
+# larger frames too, at a third of the full rate: at half of it all levels at once get worse. On two CPU cores 3.6
+# hours in such runs brought the package's first weights from 21.9 to 10.8 px on HPatches-240, 5.8 to 3.6 on motorcycle,
+# 5.3 to 4.3 on FlyingChairs (docs/weights.md).
 CONTINUE = (
-    Stage("global", 0.35, (4,), batch=64, refresh=0.25),
-    Stage("lnet", 0.50, (4, 3), batch=32, refresh=0.25),
-    Stage("all", 0.78, (4, 3, 2, 1), batch=12, refresh=0.2, coarse=24),
-    Stage("large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.1, frames=LARGE_FRAMES, coarse=24, extra=0.4, robust=True),
-)
+    Stage("global", 0.45, (4,), batch=64, refresh=0.25),
+    Stage("all", 0.78, (4, 3, 2, 1), batch=12, refresh=0.2, coarse=32, apart=True),
+    Stage(
+        "large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.1, frames=LARGE_FRAMES, coarse=32, extra=0.4, robust=True,
+        apart=True,
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Settings:
 RECIPES = {
     "full": Settings(minutes=120),
     "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
-    "continue": Settings(minutes=120, stages=CONTINUE, warmup=200),
+    "continue": Settings(minutes=120, stages=CONTINUE, lr=3e-4, warmup=100),
 }
 
 
