@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from glunet import memory
 from glunet.encoded import Encoded
 from glunet.errors import GlunetError
 from glunet.match import Match
@@ -104,6 +105,8 @@ def flows(
         else:
             assert target.frame.pixels is not None
             yield Step(*numbers, time, match, size=(target.frame.pixels.shape[0], target.frame.pixels.shape[1]))
+            del match
+            memory.give_back()  # glibc would keep some 7 MB a frame of 640 x 360, in pieces that fit nothing
 
 
 def smaller(pixels: np.ndarray, size: int | None) -> np.ndarray:
