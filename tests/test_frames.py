@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glunet.frames import MEAN, STD, extra_levels, finish, hnet_size, prepare
+from glunet.frames import COARSEST, MEAN, STD, extra_levels, finish, hnet_size, prepare, pyramid
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,21 @@ def test_hnet_size(size: tuple[int, int], frame: tuple[int, int]) -> None:
 )
 def test_the_larger_side_decides_the_extra_levels(side: int, levels: int) -> None:
     assert extra_levels(side, 300) == extra_levels(300, side) == levels
+
+
+@pytest.mark.parametrize(
+    ("frame", "coarser"),
+    [
+        ((520, 520), []),
+        ((368, 528), [(184, 264)]),
+        ((3000, 4000), [(368, 496), (744, 1000), (1496, 2000)]),
+        ((256, 4000), [(32, 496), (64, 1000), (128, 2000)]),
+    ],
+)
+def test_pyramid_halves_down_to_a_small_frame(frame, coarser) -> None:
+    frames = pyramid(*frame)
+    assert list(frames) == [*coarser, frame]
+    assert max(frames[0]) <= COARSEST
 
 
 def test_prepare_normalises_and_shares_an_equal_frame() -> None:

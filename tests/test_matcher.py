@@ -88,6 +88,33 @@ def test_settings_matter():
     assert np.array_equal(matcher(iterative_refinement=False).match(*images).flow, plain)
 
 
+def test_pyramid_and_passes_are_off_unless_asked_for():
+    images = [RANDOM.integers(0, 256, (60, 600, 3)).astype(np.uint8) for _ in range(2)]
+    paper, small = matcher().match(*images), [image[:, :500] for image in images]
+    assert not {"pyramid", "passes"} & paper.metadata()["settings"].keys()
+    for settings in ({"pyramid": True}, {"passes": 2}):
+        match = matcher(**settings).match(*images)
+        assert match.metadata()["settings"].items() >= settings.items()
+        assert np.abs(match.flow - paper.flow).mean() > 0.1
+        assert matcher(**settings).at("exact").match(*images).metadata()["settings"] == match.metadata()["settings"]
+    assert np.array_equal(matcher(pyramid=True).match(*small).flow, matcher().match(*small).flow)
+    with pytest.raises(GlunetError, match="0 passes"):
+        matcher(passes=0)
+
+
+def test_pyramid_of_a_batch_and_of_encoded_images_is_that_of_a_pair():
+    images = torch.from_numpy(RANDOM.integers(0, 256, (3, 3, 56, 600)).astype(np.uint8))
+    beyond = matcher(pyramid=True, passes=2)
+    one = beyond.match(images[0], images[1])
+    many = [outcome.match for outcome in beyond.match_many([(images[0], images[1]), (images[2], images[1])])]
+    again = beyond.match(beyond.encode(images[0]), beyond.encode(images[1]))
+    flow = beyond.flow(images[:1], images[1:2])[0].numpy().transpose(1, 2, 0)
+    # Rounding by the shapes of the batches, made larger from frame to frame by random weights.
+    for other in (many[0].flow, again.flow, flow):
+        np.testing.assert_allclose(other, one.flow, atol=0.05, rtol=1e-3)
+    np.testing.assert_allclose(many[0].backward, one.backward, atol=0.05, rtol=1e-3)
+
+
 def test_extra_levels_for_large_targets(monkeypatch):
     asked = []
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from glunet.network.glunet import GLUNet, GLUNetConfig
+from untrained import network as untrained_network
 
 CONFIGS = [
     GLUNetConfig(),
@@ -74,6 +75,23 @@ def test_every_level_learns() -> None:
     assert not silent
 
 
+def test_a_pass_starts_where_the_one_before_ended() -> None:
+    network = untrained_network()
+    image = torch.randn(2, 3, 256, 320)
+    small = torch.randn(2, 3, 256, 256)
+    with torch.inference_mode():
+        target, source = network.encode(image, small), network.encode(image.flip(-1), small.flip(-1))
+        once, twice = (network.decode(target, source, passes=passes) for passes in (1, 2))
+        torch.testing.assert_close(twice.flow4, once.flow4)
+        flow3 = network.level3(target, source, once.flow3)
+        torch.testing.assert_close(twice.flow3, flow3)
+        _, flow1 = network.fine([target, source], network.to_hnet_frame(flow3, target))
+        again2, again1 = network.fine([target, source], flow1)
+    torch.testing.assert_close(twice.flow2, again2)
+    torch.testing.assert_close(twice.flow1, again1)
+    assert (twice.flow1 - flow1).abs().mean() > 0.1
+
+
 def test_levels_apart_learn_from_their_own_errors_alone() -> None:
     torch.manual_seed(3)
     network = GLUNet(CONFIGS[1]).train()
@@ -88,5 +106,10 @@ def test_levels_apart_learn_from_their_own_errors_alone() -> None:
 
     assert moved(False) >= {"decoder4", "refinement3", "decoder2", "decoder1"}
     assert moved(True) <= {"decoder2", "upsample_features2", "decoder1", "refinement1"}
+    start = torch.zeros(2, 2, 32, 32, requires_grad=True)
+    for apart, passes, learns in ((True, 2, False), (True, 1, False), (False, 2, True)):
+        start.grad = None
+        network.fine([target, source], start, apart, passes)[1].sum().backward()
+        assert (start.grad is not None and bool(start.grad.any())) is learns
     together, separate = (network.decode(target, source, 1, apart=apart) for apart in (False, True))
     torch.testing.assert_close(together.flow1, separate.flow1)

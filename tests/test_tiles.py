@@ -76,6 +76,16 @@ def test_max_memory_decides(caplog, monkeypatch):
             matcher().match(source, target, max_memory=few)
 
 
+def test_pyramid_and_passes_in_tiles_are_those_of_the_whole(monkeypatch):
+    monkeypatch.setattr(tiles, "TILES", (256,))
+    source, target = (smooth(*size)[0] / 255 for size in ((300, 420), (400, 600)))
+    beyond = matcher(pyramid=True, passes=2)
+    whole = beyond.match(source, target, confidence=False).flow
+    tiled = beyond.match(source, target, confidence=False, max_memory=590_000_000).flow
+    np.testing.assert_allclose(tiled, whole, atol=0.1)
+    assert np.abs(whole - matcher().match(source, target, confidence=False).flow).mean() > 1
+
+
 def test_tiles_get_smaller_with_the_memory():
     size = (6000, 8000)
     sides = [tiles.fitting_side(size, size, size, int(gb * 1e9)) for gb in (24, 16, 13, 5)]

@@ -24,8 +24,11 @@ from narrow import Noise, narrow_encoder
 STAGES = (
     Stage("global", 0.4, (4,), batch=2, refresh=0.3),
     Stage("all", 0.7, (4, 3, 2, 1), batch=2, refresh=0.3, coarse=2),
-    Stage("large", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, frames=((256, 264),), extra=0.5, robust=True),
-)
+    Stage(
+        "large", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, frames=((256, 264),), extra=0.5, robust=True, apart=True,
+        passes=2,
+    ),
+)  # fmt: skip
 SETTINGS = Settings(
     steps=10, stages=STAGES, warmup=2, validation_pairs=4, pool_memory=1, bf16=False, every=1e9, norm_batches=2,
     recipe=dataclasses.replace(Recipe(), objects=1),
@@ -88,6 +91,28 @@ def test_it_learns_the_global_level(tmp_path: Path) -> None:
     train(Noise(), Noise(4), tmp_path, settings, report=report)
     assert len(errors) == 3
     assert errors[-1] < 0.6 * errors[0]
+
+
+def test_a_level_that_is_held_stays_as_it_is(tmp_path: Path) -> None:
+    """The others learn around it, in several passes, with what BatchNorm knows already."""
+    start = dataclasses.replace(SETTINGS, steps=1, stages=(Stage("all", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3),))
+    train(Noise(), Noise(4), tmp_path / "start", start)
+    stages = (Stage("held", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, coarse=2, apart=True, held=(4,), passes=2),)
+    init = tmp_path / "start" / "weights.safetensors"
+    train(
+        Noise(),
+        Noise(4),
+        tmp_path / "held",
+        dataclasses.replace(start, steps=3, stages=stages, freeze_norms=True),
+        init=init,
+    )
+    before, after = (read_weights(tmp_path / run / "weights.safetensors")[0].state_dict() for run in ("start", "held"))
+    changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed >= {"decoder3", "refinement3", "decoder2", "decoder1", "refinement1"}
+    assert "decoder4" not in changed
+    wrong = (dataclasses.replace(stages[0], apart=False),)
+    with pytest.raises(GlunetError, match="apart"):
+        train(Noise(), Noise(4), tmp_path / "wrong", dataclasses.replace(start, stages=wrong))
 
 
 def test_an_encoder_that_learns_is_saved_with_the_weights(tmp_path: Path) -> None:

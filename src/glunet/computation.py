@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from glunet import flipping as mirror
 from glunet import frames, memory, speed, tiles
 from glunet.encoded import Encoded, together
-from glunet.flow.geometry import frame_flow_to_source
+from glunet.flow.geometry import frame_flow_to_source, scale_flow
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE
 
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _LNET = (LNET_SIZE, LNET_SIZE)
 Size = tuple[int, int]
+Pair = Callable[[Size], list[Any]]
 
 
 class Computation:
@@ -29,7 +30,7 @@ class Computation:
         config: the network's.
         identity: equal for what computes with the same network.
         speed: "exact" or "fast" (`glunet.speed`).
-        uint8_truncation, iterative_refinement: see `glunet.matcher.Matcher`.
+        uint8_truncation, iterative_refinement, pyramid, passes: see `glunet.matcher.Matcher`.
         framing: what the network sees of a pair.
     """
 
@@ -39,6 +40,8 @@ class Computation:
         speed: speed.Speed,
         uint8_truncation: bool,
         iterative_refinement: bool,
+        pyramid: bool,
+        passes: int,
         again: Callable[[], Network] | None = None,
     ) -> None:
         """`again` makes the same network once more; with it, the network is let go when its twin is made."""
@@ -49,6 +52,8 @@ class Computation:
         self.uint8_truncation = uint8_truncation
         self.framing = frames.FRAMINGS[self.config.network]
         self.iterative_refinement = iterative_refinement and self.framing.lnet
+        self.pyramid = pyramid and self.framing.lnet
+        self.passes = passes if self.framing.lnet else 1
         self._inference: Network | None = None
         self._made_of: object = None
 
@@ -105,7 +110,7 @@ class Computation:
         """The features of images of one size, as a batch; those not known yet are encoded in one."""
         network: Any = self.inference
         new = list({id(image): image for image in images if not image.knows(frame)}.values())
-        if tile is not None:
+        if tile is not None and tile < max(frame):
             with speed.full_precision(self.device, self.speed):
                 for image in new:
                     high, low = self.prepare(image.pixels, frame)
@@ -119,16 +124,21 @@ class Computation:
                 [image.features(network, frame, partial(self.prepare, image.pixels, frame)) for image in images]
             )
 
-    def flow(self, pair: list[Any], size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
+    def frames(self, frame: Size) -> tuple[Size, ...]:
+        """The frames to match in, coarse to fine; the last is `frame`, most often alone."""
+        return frames.pyramid(*frame) if self.pyramid else (frame,)
+
+    def flow(self, pair: Pair, size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
         """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W.
 
         Args:
-            pair: features on the grid of `size`, and the other image's. They are taken out of the list, and the memory
-                of those that nobody else holds is free again before the last level is decoded.
+            pair: makes the features on the grid of `size`, and the other image's, in a frame, or in several, coarse to
+                fine. They are taken out of its list, and the memory of those that nobody else holds is free again
+                before the last level is decoded.
         """
         return self._finish(self._last(pair, frame, tile), size, other_size, frame)
 
-    def flow_both(self, pair: list[Any], size: Size, other_size: Size, frame: Size) -> tuple[Tensor, Tensor]:
+    def flow_both(self, pair: Pair, size: Size, other_size: Size, frame: Size) -> tuple[Tensor, Tensor]:
         """As `flow`, of batches whose second halves are the first ones the other way round: there and back."""
         forward, backward = self._last(pair, frame).chunk(2)
         return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
@@ -143,14 +153,31 @@ class Computation:
         """What the network's `encode` takes for the global level alone."""
         return self.prepare(image.pixels, _LNET)
 
-    def _last(self, pair: list[Any], frame: Size, tile: int | None = None) -> Tensor:
-        extra = frames.extra_levels(*frame) if self.iterative_refinement else 0
-        logger.debug("frame %s, %d extra levels", frame, extra)
+    def _last(self, pair: Pair, frame: Size, tile: int | None = None) -> Tensor:
+        """The network's last flow, in pixels of the frame."""
+        coarsest, *finer = self.frames(frame)
+        flow, before = self._decoded(pair(coarsest), coarsest, tile), coarsest
+        for at in finer:
+            flow = scale_flow(flow, at[1] / before[1], at[0] / before[0])
+            flow, before = self._decoded(pair(at), at, tile, flow), at
+        return flow
+
+    def _decoded(self, pair: list[Any], frame: Size, tile: int | None, start: Tensor | None = None) -> Tensor:
+        """The last flow in one frame, from level 4 on or, with a flow to start from, of levels 2 and 1 alone."""
+        extra = frames.extra_levels(*frame) if self.iterative_refinement and start is None else 0
+        logger.debug("frame %s, %d extra levels%s", frame, extra, "" if start is None else ", from the frame before")
         network: Any = self.inference
+        again = {"passes": self.passes} if self.passes > 1 else {}
+        target, source = pair
         with speed.full_precision(self.device, self.speed):
-            if tile is not None:
-                return tiles.decode(network, pair[0], pair[1], extra, tile)
-            return network.decode(pair.pop(0), pair.pop(0), extra)[-1]
+            if tile is not None and tile < max(frame):
+                if start is not None:
+                    return tiles.fine(network, target, source, start, tile, **again)
+                return tiles.decode(network, target, source, extra, tile, **again)
+            del target, source
+            if start is not None:
+                return network.fine(pair, start, **again)[1]
+            return network.decode(pair.pop(0), pair.pop(0), extra, **again)[-1]
 
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:
         return frame_flow_to_source(frames.finish(last, size, frame), other_size)

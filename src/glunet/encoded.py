@@ -19,7 +19,9 @@ from glunet.network.glunet import Features
 MaskLike: TypeAlias = np.ndarray | Image.Image | str | os.PathLike[str]
 Size = tuple[int, int]
 
-KEPT = 2  # frames whose features an image keeps: its own, and that of the partner it met last
+# Features that an image keeps, in pixels of their frames over those of the largest: its own, those of the partner it
+# met last, and a pyramid below each (a third).
+KEPT = 2.7
 
 
 class Encoded:
@@ -62,14 +64,14 @@ class Encoded:
             features = known._replace(level2=high[3], level1=high[2])
         else:
             features = network.encode(*inputs)
-        self._features[frame] = features
-        while len(self._features) > KEPT:
-            self._features.popitem(last=False)
+        self.keep(frame, features)
         return features
 
     def keep(self, frame: Size, features: Any) -> None:
-        """Takes features that were computed elsewhere."""
+        """Takes features, and lets go of those that were asked for longest ago."""
         self._features[frame] = features
+        while sum(h * w for h, w in self._features) > KEPT * max(h * w for h, w in self._features):
+            self._features.popitem(last=False)
 
     def knows(self, frame: Size) -> bool:
         """Whether the features in this frame are there."""

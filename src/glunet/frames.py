@@ -12,6 +12,7 @@ from glunet.network.glunet import LNET_SIZE
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
+COARSEST = 520  # longer side, the paper's training frame: so far the H-Net starts well from the L-Net's flow
 
 
 def hnet_size(height: int, width: int) -> tuple[int, int]:
@@ -32,6 +33,18 @@ def fixed_size(height: int, width: int) -> tuple[int, int]:
 def extra_levels(height: int, width: int) -> int:
     """How many extra levels a target of this size puts between L-Net and H-Net; its larger side decides (SPEC 5.3)."""
     return max(0, round(math.log2(max(hnet_size(height, width)) / LNET_SIZE / 3)))
+
+
+def pyramid(height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """The frames of the image pyramid for an H-Net frame of (height, width), coarse to fine; the last is the frame.
+
+    Before it come half of it, a quarter and so on, down to one whose longer side is at most `COARSEST`.
+    """
+    levels = [(height, width)]
+    while max(levels[0]) > COARSEST:
+        half_height, half_width = (max(32, side // 2 // 8 * 8) for side in levels[0])
+        levels.insert(0, (half_height, half_width))
+    return tuple(levels)
 
 
 @dataclass(frozen=True)

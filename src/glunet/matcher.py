@@ -12,7 +12,7 @@ from glunet import flipping as mirror
 from glunet import frames, many, tiles, twopass
 from glunet.computation import Computation
 from glunet.confidence import Calibration
-from glunet.encoded import Encoded, MaskLike, open_image, together
+from glunet.encoded import Encoded, MaskLike, Size, open_image, together
 from glunet.errors import GlunetError
 from glunet.images import ImageLike, grey_levels, image_size
 from glunet.match import Match, Provenance
@@ -43,6 +43,8 @@ class Matcher:
         sha256: str = "",
         uint8_truncation: bool = False,
         iterative_refinement: bool = True,
+        pyramid: bool = False,
+        passes: int = 1,
         device: torch.device | str | None = None,
         flipping: bool = False,
         calibration: Calibration | None = None,
@@ -55,20 +57,26 @@ class Matcher:
         inference, until `network` is asked for.
 
         Raises:
-            GlunetError: `flipping` with a network that has no global level; another `speed`.
+            GlunetError: `flipping` with a network that has no global level; another `speed`; less than one pass.
         """
+        if passes < 1:
+            raise GlunetError(f"{passes} passes were asked for: ask for 1 (the paper's) or more.")
         if speed not in SPEEDS:
             raise GlunetError(f"speed '{speed}' came: it is 'exact' (the default) or 'fast'.")
         if flipping and network.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell mirrored pairs by: match without flipping.")
         network = network.eval() if device is None else network.to(device).eval()
-        self.computation = Computation(network, speed, uint8_truncation, iterative_refinement, again)
+        self.computation = Computation(network, speed, uint8_truncation, iterative_refinement, pyramid, passes, again)
         self.flipping = flipping
         self.calibration = calibration
         settings: dict[str, Any] = {
             "uint8_truncation": uint8_truncation,
             "iterative_refinement": self.computation.iterative_refinement,
         }
+        if self.computation.pyramid:
+            settings["pyramid"] = True
+        if self.computation.passes > 1:
+            settings["passes"] = passes
         if flipping:
             settings["flipping"] = True
         if speed != "exact":
@@ -84,6 +92,8 @@ class Matcher:
             made_by.sha256,
             uint8_truncation=how.uint8_truncation,
             iterative_refinement=how.iterative_refinement,
+            pyramid=how.pyramid,
+            passes=how.passes,
             flipping=self.flipping,
             calibration=self.calibration,
             speed=speed,
@@ -173,7 +183,8 @@ class Matcher:
         tile = self.tile(size, size)
         encoded = self.open(image, mask, "given")
         with out_of_memory_told(self.device, size, size, 1):
-            self.computation.features([encoded], self._frame(encoded.size), tile)
+            for frame in self.computation.frames(self._frame(encoded.size)):
+                self.computation.features([encoded], frame, tile)
         return encoded
 
     def match_many(
@@ -252,14 +263,16 @@ class Matcher:
         source_size, target_size = image_size(source), image_size(target)
         frame = self._frame(target_size)
         with out_of_memory_told(self.device, source_size, target_size, len(target)):
-            flipped, pair = None, []
+            flipped, opened = None, grey_levels
             if self.flipping:
                 source, target = grey_levels(source, "source batch"), grey_levels(target, "target batch")
                 target, flipped = self.computation.mirrored(source, target)
-                pair = [self.computation.encode(images, frame) for images in (target, source)]
-            else:
-                for images, name in ((target, "target batch"), (source, "source batch")):
-                    pair.append(self.computation.encode(grey_levels(images, name), frame))
+                opened = _as_it_is
+
+            def pair(at: Size) -> list[Any]:
+                named = ((target, "target batch"), (source, "source batch"))
+                return [self.computation.encode(opened(images, name), at) for images, name in named]
+
             flow = self.computation.flow(pair, target_size, source_size, frame)
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
 
@@ -282,14 +295,21 @@ class Matcher:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
                 pixels, flipped = self.computation.mirrored(*batches)
                 targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, asked, strict=True)]
-            there, here = (self.computation.features(images, frame, tile) for images in (sources, targets))
+
+            def pair(at: Size) -> list[Any]:
+                there, here = (self.computation.features(images, at, tile) for images in (sources, targets))
+                return [here, there]
+
+            def there_and_back(at: Size) -> list[Any]:
+                here, there = pair(at)
+                return [together([here, there]), together([there, here])]
+
             if both and frame[0] * frame[1] <= _LARGE and tile is None:
-                pair = [together([here, there]), together([there, here])]
-                flow, backward = self.computation.flow_both(pair, target_size, source_size, frame)
+                flow, backward = self.computation.flow_both(there_and_back, target_size, source_size, frame)
             else:
-                flow = self.computation.flow([here, there], target_size, source_size, frame, tile)
+                flow = self.computation.flow(pair, target_size, source_size, frame, tile)
                 if both:
-                    backward = self.computation.flow([there, here], source_size, target_size, frame, tile)
+                    backward = self.computation.flow(lambda at: pair(at)[::-1], source_size, target_size, frame, tile)
             if flipped is not None:
                 flow = mirror.unmirror_flow(flow, flipped)
                 if backward is not None:
@@ -342,6 +362,10 @@ class Matcher:
         available = available_bytes(self.device)
         if available is not None and self._needed(source_size, target_size, pairs, False) > available:
             raise too_large(source_size, target_size, pairs, human(available), self.device)
+
+
+def _as_it_is(images: Tensor, name: str) -> Tensor:
+    return images
 
 
 def _arrays(flows: Tensor) -> list[Any]:

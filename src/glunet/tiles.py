@@ -102,11 +102,21 @@ def encode(network: GLUNet, image: Tensor, image_256: Tensor, side: int) -> Feat
     return Features(low.level4, low.level3, level2, level1)
 
 
-def decode(network: GLUNet, target: Features, source: Features, extra_levels: int, side: int) -> Tensor:
+def decode(
+    network: GLUNet, target: Features, source: Features, extra_levels: int, side: int, passes: int = 1
+) -> Tensor:
     """As `network.decode`, levels 2 and 1 a tile at a time: flow1, 1 x 2 x h/4 x w/4."""
-    flow3 = network.level3(target, source, network.level4(target, source))
+    flow3 = network.coarse(target, source, passes=passes)[1]
     extra = network.between(target, source, flow3, extra_levels)
-    start = resize_bilinear(extra[-1] if extra else network.to_hnet_frame(flow3, target), target.level2.shape[-2:])
+    start = extra[-1] if extra else network.to_hnet_frame(flow3, target)
+    return fine(network, target, source, start, side, passes)
+
+
+def fine(network: GLUNet, target: Features, source: Features, flow: Tensor, side: int, passes: int = 1) -> Tensor:
+    """As `network.fine`, a tile at a time: flow1 alone."""
+    for _ in range(passes - 1):
+        flow = fine(network, target, source, flow, side)
+    start = resize_bilinear(flow, target.level2.shape[-2:])
     size2, size1 = target.level2.shape[-2:], target.level1.shape[-2:]
     flow, upsampled = start.new_empty(1, 2, *size1), start.new_empty(1, 2, *size1)
     for place in places((size2[0], size2[1]), side // 8, MARGIN2):

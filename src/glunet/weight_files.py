@@ -51,6 +51,8 @@ def load(
     device: str | torch.device | None = None,
     uint8_truncation: bool = False,
     iterative_refinement: bool | None = None,
+    pyramid: bool | None = None,
+    passes: int | None = None,
     flipping: bool = False,
     speed: Speed = "exact",
 ) -> "Matcher":
@@ -64,6 +66,11 @@ def load(
             checkpoint's keys cannot tell whether it was trained so.
         iterative_refinement: extra levels between L-Net and H-Net for large images; None takes what the weights were
             made for (on for official checkpoints).
+        pyramid: instead of extra levels, match smaller copies of large images first and start from their flow (1088 px
+            and more, `glunet.frames.pyramid`); None takes what the weights were made for (off for official
+            checkpoints).
+        passes: how often each local level goes over its flow (`GLUNet.decode`); None takes what the weights were made
+            for (1 for official checkpoints).
         flipping: try each pair with the target mirrored as well: for two objects of one kind (`glunet.flipping`).
         speed: "exact" computes in float32; "fast" in bfloat16 (float16 on a GPU without it) where that is measured to
             be faster on this device, for a flow that differs by some hundredths of a pixel (docs/speed.md).
@@ -76,6 +83,10 @@ def load(
     network, metadata, path = _read(name)
     if iterative_refinement is None:
         iterative_refinement = bool(metadata.get("iterative_refinement", True))
+    if pyramid is None:
+        pyramid = bool(metadata.get("pyramid", False))
+    if passes is None:
+        passes = int(metadata.get("passes", 1))
     chosen, digest = pick_device(device), sha256(path)
     return Matcher(
         network.to(chosen).eval(),
@@ -83,6 +94,8 @@ def load(
         sha256=digest,
         uint8_truncation=uint8_truncation,
         iterative_refinement=iterative_refinement,
+        pyramid=pyramid,
+        passes=passes,
         flipping=flipping,
         calibration=_calibration(metadata, path),
         speed=speed,

@@ -64,6 +64,22 @@ def match(
             show_default=False,
         ),
     ] = None,
+    pyramid: Annotated[
+        bool | None,
+        typer.Option(
+            "--pyramid/--no-pyramid",
+            help="Smaller copies of them first, in place of the extra levels; by default as the weights were made for.",
+            show_default=False,
+        ),
+    ] = None,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            help="How often each local level goes over its flow; by default as the weights were made for.",
+            show_default=False,
+            metavar="N",
+        ),
+    ] = None,
 ) -> None:
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
 
@@ -96,6 +112,8 @@ def match(
             device,
             uint8_truncation,
             iterative_refinement,
+            pyramid,
+            passes,
             speed=speed,  # type: ignore[arg-type]  # what it may be the matcher says
         )
         loaded = time.perf_counter()

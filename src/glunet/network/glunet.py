@@ -134,26 +134,50 @@ class GLUNet(nn.Module):
         """What this network's decoders read, from the encoder's features as GLU-Net has them: here just those."""
         return features
 
-    def coarse(self, target: Features, source: Features, apart: bool = False) -> tuple[Tensor, Tensor]:
-        """flow4 and flow3 alone; `apart` as for `decode`."""
+    def coarse(self, target: Features, source: Features, apart: bool = False, passes: int = 1) -> tuple[Tensor, Tensor]:
+        """flow4 and flow3 alone; `apart` and `passes` as for `decode`."""
         flow4 = self.level4(target, source)
-        return flow4, self.level3(target, source, flow4.detach() if apart else flow4)
+        flow = flow4.detach() if apart else flow4
+        for _ in range(passes - 1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
+                flow = self.level3(target, source, flow)
+        return flow4, self.level3(target, source, flow)
 
-    def decode(self, target: Features, source: Features, extra_levels: int = 0, apart: bool = False) -> Flows:
+    def decode(
+        self, target: Features, source: Features, extra_levels: int = 0, apart: bool = False, passes: int = 1
+    ) -> Flows:
         """The flow of every level from the features of the two images.
 
         Args:
-            apart: no gradient from a level's flow into the coarser ones', which learn from their own errors alone.
+            apart: no gradient from a level's flow into the coarser ones', or into that of an earlier pass: each learns
+                from its own errors alone.
+            passes: how often level 3, and levels 2 and 1 together, go over their flow, the next time around what the
+                last time gave; 1 in the paper. The correlations and decoders run again, the encoder does not.
         """
-        flow4, flow3 = self.coarse(target, source, apart)
+        flow4, flow3 = self.coarse(target, source, apart, passes)
         extra = self.between(target, source, flow3.detach() if apart else flow3, extra_levels)
         flow = extra[-1] if extra else self.to_hnet_frame(flow3, target)
+        pair = [target, source]
+        del target, source  # where the caller keeps none either, the memory of a level is free for the next one
+        return Flows(flow4, flow3, extra, *self.fine(pair, flow, apart, passes))
+
+    def fine(self, pair: list[Features], flow: Tensor, apart: bool = False, passes: int = 1) -> tuple[Tensor, Tensor]:
+        """flow2 and flow1, the H-Net's levels, around a flow in pixels of its frame, on any grid.
+
+        Args:
+            pair: the target's features and the source's. They are taken out of the list.
+            apart, passes: as for `decode`.
+        """
+        for _ in range(passes - 1):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
+                flow = self.fine(list(pair), flow)[1]
+        source, target = pair.pop(), pair.pop()
         features2, flow2 = self.level2(target, source, flow.detach() if apart else flow)
         finest = target.level1, source.level1
-        del target, source  # where the caller keeps none either, the memory of a level is free for the next one
+        del target, source
         seen, up = self.level1_input(*finest, features2, flow2.detach() if apart else flow2)
         del finest, features2
-        return Flows(flow4, flow3, extra, flow2, self.level1(seen, up))
+        return flow2, self.level1(seen, up)
 
     def level4(self, target: Features, source: Features) -> Tensor:
         """Global correlation at 16 x 16, decoded to a correspondence map, as flow in 256-frame pixels (SPEC 5.1)."""
@@ -167,9 +191,10 @@ class GLUNet(nn.Module):
                 correlation = mutual_matching(correlation)
             return l2_normalise(F.relu(correlation))
 
-    def level3(self, target: Features, source: Features, flow4: Tensor) -> Tensor:
-        """Local correlation at 32 x 32 around the upsampled flow4, and refinement (SPEC 5.2)."""
-        flow = self.upsample_flow4(flow4) if self.config.upsampling == "transposed" else _double(flow4)
+    def level3(self, target: Features, source: Features, flow: Tensor) -> Tensor:
+        """Local correlation at 32 x 32 around the upsampled flow4, or a flow3, and refinement (SPEC 5.2)."""
+        if flow.shape[-1] == GLOBAL_GRID:
+            flow = self.upsample_flow4(flow) if self.config.upsampling == "transposed" else _double(flow)
         correlation = self.local_scores(target.level3, source.level3, flow, 1 / 8)
         features, residual = self.decoder3(torch.cat((correlation, flow), dim=1))
         return residual + flow + self.refinement3(features)

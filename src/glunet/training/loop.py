@@ -115,7 +115,7 @@ def train(
             write_state(run / "state.pt", state)
         if not settings.freeze_norms:
             estimate_statistics(averaged, network, pools, stage, step, settings, ranks)
-        numbers = validate(averaged, fixed, stage.levels, ranks)
+        numbers = validate(averaged, fixed, stage.levels, ranks, stage.passes)
         if ranks.rank > 0:
             return numbers
         for one in real:
@@ -155,9 +155,10 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * schedule(step, progress(), settings)
             batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
+            passes = 1 + int(stage.passes * _chance(settings.seed, step, 1))
             coarse = pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
             train_mode(network, settings.freeze_norms)
-            value, error = learner(_computation(batch, coarse, stage, extra, settings.bf16))
+            value, error = learner(_computation(batch, coarse, stage, extra, passes, settings.bf16))
             optimiser.zero_grad(set_to_none=True)
             ranks.backward(value)
             norm = nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], settings.clip)
@@ -207,27 +208,28 @@ def compile_decoders(network: Network, device: torch.device) -> bool:
 
 
 def _computation(
-    batch: Batch, coarse: Batch | None, stage: Stage, extra: int, bf16: bool
+    batch: Batch, coarse: Batch | None, stage: Stage, extra: int, passes: int, bf16: bool
 ) -> Callable[[Network], Computed]:
     def compute(network: Network) -> Computed:
         with torch.autocast(batch.scenes.plane.device.type, dtype=torch.bfloat16, enabled=bf16):
-            value, error = step_loss(network, batch, stage, extra)
+            value, error = step_loss(network, batch, stage, extra, passes)
             if coarse is None:
                 return value, error
             lnet = dataclasses.replace(stage, levels=(4, 3), robust=False)
-            return value + step_loss(network, coarse, lnet, 0)[0], error
+            return value + step_loss(network, coarse, lnet, 0, passes)[0], error
 
     return compute
 
 
-def step_loss(network: Network, batch: Batch, stage: Stage, extra: int) -> tuple[Tensor, float]:
+def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, passes: int = 1) -> tuple[Tensor, float]:
     """The loss of one batch, and the mean error of its finest level in pixels of that level's frame."""
     target, source = batch.features(network)
-    flows = predict(network, target, source, stage.levels, extra, stage.apart)
+    flows = predict(network, target, source, stage.levels, extra, stage.apart, passes)
     levels = [*flows.levels, *flows.extra]
     grids = [tuple(flow.shape[-2:]) for flow in levels]
     true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]
-    value = loss(levels, true, stage.robust)
+    learn = [level not in stage.held for level in stage.levels] + [True] * len(flows.extra)
+    value = loss(levels, true, stage.robust, learn)
     finest = len(flows.levels) - 1
     with torch.no_grad():
         return value, float(level_error(levels[finest], true[finest]))
@@ -287,5 +289,5 @@ def _is_encoder(key: str) -> bool:
     return key.startswith("encoder.")
 
 
-def _chance(seed: int, step: int) -> float:
-    return float(torch.rand(1, generator=torch.Generator().manual_seed((seed << 32) + (3 << 30) + step)))
+def _chance(seed: int, step: int, what: int = 3) -> float:
+    return float(torch.rand(1, generator=torch.Generator().manual_seed((seed << 32) + (what << 30) + step)))

@@ -48,8 +48,15 @@ def level_error(flow: Tensor, true: Truth, robust: bool = False) -> Tensor:
     return (weight * error).sum() / weight.sum()
 
 
-def loss(flows: Sequence[Tensor], true: Sequence[Truth], robust: bool = False) -> Tensor:
-    """The errors of the levels 4, 3, 2, 1, as far as given, then of extra levels, weighted; a scalar."""
+def loss(
+    flows: Sequence[Tensor], true: Sequence[Truth], robust: bool = False, learn: Sequence[bool] | None = None
+) -> Tensor:
+    """The errors of the levels 4, 3, 2, 1, as far as given, then of extra levels, weighted; a scalar.
+
+    Args:
+        learn: which of them count; None for all.
+    """
     weights = LEVEL_WEIGHTS + (EXTRA_WEIGHT,) * (len(flows) - len(LEVEL_WEIGHTS))
-    errors = [level_error(flow, t, robust) for flow, t in zip(flows, true, strict=True)]
-    return torch.stack([weight * error for weight, error in zip(weights, errors, strict=False)]).sum()
+    counted = [True] * len(flows) if learn is None else learn
+    terms = zip(flows, true, weights, counted, strict=False)
+    return torch.stack([weight * level_error(flow, t, robust) for flow, t, weight, counts in terms if counts]).sum()

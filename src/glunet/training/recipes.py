@@ -32,6 +32,8 @@ class Stage:
         extra: share of steps with one extra level.
         robust: see `loss.level_error`.
         apart: no gradient from a level into the flow of the coarser ones (`GLUNet.decode`).
+        held: levels that learn no more, which needs `apart`: what the others start from stays as it is.
+        passes: most passes over a flow (`GLUNet.decode`); a step takes one of 1 to so many, and learns from the last.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Stage:
     extra: float = 0.0
     robust: bool = False
     apart: bool = False
+    held: tuple[int, ...] = ()
+    passes: int = 1
 
 
 # Frames that are not square: decoders read flow in raw pixels, and beyond +-128 they see nothing at 256.
@@ -152,7 +156,8 @@ def for_network(settings: Settings, network: str) -> Settings:
     stages = []
     for stage in settings.stages:
         stage = replace(stage, levels=tuple(level for level in stage.levels if level in levels))
-        stage = replace(stage, apart=stage.apart and not three)
+        if three:
+            stage = replace(stage, apart=False, held=(), passes=1)
         if three and stage.frames != (SQUARE,):
             stage = replace(stage, name="robust" if stage.robust else stage.name, frames=(SQUARE,), extra=0.0)
         if network == "semantic-glunet":
@@ -178,5 +183,10 @@ def check_fit(settings: Settings) -> None:
             raise GlunetError(
                 f"Stage '{stage.name}' has other frames than 256 x 256, or extra levels, which {network} does not know."
             )
-        if len(levels) == 3 and stage.apart:
-            raise GlunetError(f"Stage '{stage.name}' keeps the levels' gradients apart, which {network} does not.")
+        if len(levels) == 3 and (stage.apart or stage.passes > 1):
+            raise GlunetError(
+                f"Stage '{stage.name}' keeps the levels' gradients apart, or has several passes, which {network} does "
+                "not."
+            )
+        if stage.held and not stage.apart:
+            raise GlunetError(f"Stage '{stage.name}' holds the levels {stage.held}: that needs apart=True.")

@@ -26,17 +26,23 @@ class Predicted(NamedTuple):
 
 
 def predict(
-    network: Any, target: Any, source: Any, levels: tuple[int, ...], extra: int = 0, apart: bool = False
+    network: Any,
+    target: Any,
+    source: Any,
+    levels: tuple[int, ...],
+    extra: int = 0,
+    apart: bool = False,
+    passes: int = 1,
 ) -> Predicted:
     """The flow of every level of `levels`: (4,), (4, 3) or all that the network has (`recipes.LEVELS`).
 
     Args:
         network: any of the family, and the features of the two images as it has them (`Batch.features`).
-        apart: see `GLUNet.decode`.
+        apart, passes: see `GLUNet.decode`.
     """
     if levels == (4,):
         return Predicted((network.level4(target, source),))
-    options = {"apart": True} if apart else {}
+    options: dict[str, Any] = ({"apart": True} if apart else {}) | ({"passes": passes} if passes > 1 else {})
     if levels == (4, 3):
         return Predicted(network.coarse(target, source, **options))
     flows = network.decode(target, source, extra, **options)._asdict()
@@ -82,12 +88,17 @@ def fixed_pairs(
 
 @torch.no_grad()
 def validate(
-    network: Network, batches: list[Batch], levels: tuple[int, ...] | None = None, ranks: Alone | None = None
+    network: Network,
+    batches: list[Batch],
+    levels: tuple[int, ...] | None = None,
+    ranks: Alone | None = None,
+    passes: int = 1,
 ) -> dict[str, float]:
     """End-point errors over the visible pixels of all pairs, in pixels of 256.
 
     Args:
         levels: as `predict` takes them; None for all that the network has.
+        passes: see `GLUNet.decode`.
         ranks: the processes whose pairs count together; each has its own in `batches`.
 
     Returns:
@@ -107,7 +118,7 @@ def validate(
 
     network.eval()
     for batch in batches:
-        flows = predict(network, *batch.features(network), levels).levels
+        flows = predict(network, *batch.features(network), levels, passes=passes).levels
         grids = [tuple(flow.shape[-2:]) for flow in flows]
         true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]
         for level, flow, t in zip(levels, flows, true, strict=True):
