@@ -20,6 +20,8 @@ CARD = {
     "(docs/model-card.md)",
     "credit": "encoder: VGG-16, Simonyan and Zisserman 2014, CC BY 4.0",
     "iterative_refinement": True,
+    "pyramid": True,
+    "passes": 2,
 }
 
 

@@ -245,7 +245,8 @@ def _floors(files: dict[str, str], result: dict[str, Any]) -> None:
             floors = {key: total / rate for key, rate in best.items()}
             timed["published_floor" if published else "floor"] = {"operations": work, "seconds": floors}
             for line in timed["rows"]:
-                if ROWS[line["row"]].published == published and line["row"].split("-")[-1] in ("exact", "fast", "twin"):
+                of_paper = line["row"].removeprefix("published-") in ("exact", "fast", "twin")
+                if of_paper and ROWS[line["row"]].published == published:
                     median = line["seconds"]["median"]
                     line["times_floor"] = {key: median / seconds for key, seconds in floors.items()}
 

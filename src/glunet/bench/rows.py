@@ -94,9 +94,12 @@ def save_published(path: Path) -> None:
     weight_files.save_weights(path, weight_files.network_state(network), network.config, {})
 
 
-def _glunet(speed: Speed) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
+def _glunet(speed: Speed, as_shipped: bool = False) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
+    """Without `as_shipped` what the plain twin computes: the paper's one pass, without a pyramid."""
+    paper: dict[str, Any] = {} if as_shipped else {"pyramid": False, "passes": 1}
+
     def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
-        matcher = weight_files.load(weights, device, speed=speed)
+        matcher = weight_files.load(weights, device, speed=speed, **paper)
         return Flow(matcher.flow, lambda: matcher.computation.inference)
 
     return build
@@ -168,6 +171,8 @@ def check_memory(name: str, height: int, width: int, device: torch.device) -> No
 ROWS: dict[str, Row] = {
     "exact": Row("glunet, exact", _glunet("exact"), batches=True),
     "fast": Row("glunet, fast", _glunet("fast"), batches=True),
+    "shipped-exact": Row("glunet, exact, as it comes", _glunet("exact", as_shipped=True), batches=True),
+    "shipped-fast": Row("glunet, fast, as it comes", _glunet("fast", as_shipped=True), batches=True),
     "match": Row("glunet, exact, match()", _match),
     "twin": Row("plain twin", _twin, batches=True),
     "published-exact": Row("published, exact", _glunet("exact"), published=True),

@@ -40,8 +40,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="full (from VGG-16), finetune (few photographs of one's own kind) or continue (a warm "
-            "restart of a full run); by default finetune with --init, else full."
+            help="full (from VGG-16), finetune (few photographs of one's own kind), global (the global level alone, "
+            "further) or fine (the others around it); by default finetune with --init, else full."
         ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="How long; the schedule fits it.")] = None,

@@ -37,7 +37,7 @@ def estimate_statistics(
     for number in range(-(-settings.norm_batches // ranks.world)):
         batch = filled[number % len(filled)].batch(stage.batch, (1 << 30) + step + number)
         with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-            predict(averaged, *batch.features(averaged), stage.levels)
+            predict(averaged, *batch.features(averaged), stage.levels, passes=1 + number % stage.passes)
     for ours, theirs in zip(norms, (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)), strict=True):
         ours.eval()
         if ours.num_batches_tracked == 0:

@@ -26,7 +26,7 @@ from glunet.training.photographs import Photographs
 from glunet.training.pool import Batch, Pool, encoder_alone
 from glunet.training.ranks import Alone, Computed, join
 from glunet.training.real import RealSet
-from glunet.training.recipes import Settings, Stage, check_fit
+from glunet.training.recipes import LEVELS, Settings, Stage, check_fit
 from glunet.training.state import read_state, restore, stop_requests, write_state
 from glunet.training.validation import fixed_pairs, predict, validate
 from glunet.weight_files import encoder_state, network_state, read_network, save_weights
@@ -124,6 +124,8 @@ def train(
             "training": {"steps": step, "hours": round(elapsed / 3600, 3), "stage": stage.name, "seed": settings.seed,
                          "init": str(init or "vgg16"), "recipe": dataclasses.asdict(settings.recipe),
                          "processes": ranks.world},
+            # How a matcher computes with them (`glunet.load`).
+            "pyramid": 1 in LEVELS[network.config.network], "passes": stage.passes,
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
         save_weights(run / "weights.safetensors", network_state(averaged, live), network.config, metadata)

@@ -44,14 +44,13 @@ def write_report(
     Raises:
         GlunetError: if something cannot be read or written.
     """
-    after = read_network(weights)[0].to(device).eval()
-    before = read_network(init)[0].to(device).eval() if init is not None else None
     numbers = []
-    for network in (before, after):
-        if network is not None:
-            batches = fixed_pairs(encoder_alone(network.encoder, torch.float32), held_back, PAIRS)
-            numbers.append(validate(network, batches))
-    heads = ["before", "after"] if before is not None else ["after"]
+    for name in (init, weights) if init is not None else (weights,):
+        after, metadata = read_network(name)
+        after, passes = after.to(device).eval(), int(metadata.get("passes", 1))
+        batches = fixed_pairs(encoder_alone(after.encoder, torch.float32), held_back, PAIRS)
+        numbers.append(validate(after, batches, passes=passes))
+    heads = ["before", "after"] if init is not None else ["after"]
     lines = [
         "# What training brought",
         "",
@@ -66,7 +65,7 @@ def write_report(
         lines.append(f"| {title} | {' | '.join(values)} |")
     lines += ["", "Target, source, source warped by the network's flow onto the target, its flow, the true flow:", ""]
     pairs = fixed_pairs(encoder_alone(after.encoder, torch.float32), held_back, PICTURES)[0]
-    for number, picture in enumerate(draw_pairs(after, pairs, fixed_images(held_back, device)), start=1):
+    for number, picture in enumerate(draw_pairs(after, pairs, fixed_images(held_back, device), passes), start=1):
         name = f"pair{number}.png"
         with writing(run / name) as part:
             Image.fromarray(picture).save(part, "PNG")
@@ -83,18 +82,19 @@ def fixed_images(photographs: Photographs, device: torch.device) -> torch.Tensor
 
 
 @torch.no_grad()
-def draw_pairs(network: Network, pairs: Batch, images: torch.Tensor) -> list[np.ndarray]:
+def draw_pairs(network: Network, pairs: Batch, images: torch.Tensor, passes: int = 1) -> list[np.ndarray]:
     """The first of the fixed pairs: target, source, source warped by the flow, flow, true flow, side by side.
 
     Args:
         pairs: the first batch of `validation.fixed_pairs`; `images`: of the same photographs (`fixed_images`).
+        passes: see `GLUNet.decode`.
 
     Returns:
         PICTURES of 256 x 1280 x 3, uint8.
     """
     pairs = pairs.first(PICTURES)
     network.eval()
-    flow = predict(network, *pairs.features(network), LEVELS[network.config.network]).levels[-1]
+    flow = predict(network, *pairs.features(network), LEVELS[network.config.network], passes=passes).levels[-1]
     flow = resize_bilinear(flow.float(), SQUARE)
     true = truths(pairs.scenes, pairs.target_view, pairs.source_view, SQUARE, [SQUARE] * 3)[-1].flow
     warped = warp(images[:, 1], flow)
