@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from untrained import matcher
 def run(monkeypatch, capsys):
     """`run("match", ...)` -> exit code, stdout, stderr; in this process, with an untrained network."""
 
-    def made(name: str, device: str, truncate: bool, refine: bool, speed: str) -> Matcher:
-        return matcher(uint8_truncation=truncate, speed=speed)
+    def made(name: str, device: str, **settings: Any) -> Matcher:
+        return matcher(**{key: value for key, value in settings.items() if value is not None})
 
     monkeypatch.setattr(weight_files, "load", made)
 
@@ -70,6 +71,16 @@ def test_match_writes_everything_and_says_so(run, pair, tmp_path, suffix):
         assert told["weights"] == "untrained"
     with Image.open(out / "warped.png") as picture:
         assert picture.size == (60, 40)
+
+
+def test_passes_and_pyramid_are_asked_for_and_told(run, pair, tmp_path):
+    assert run("match", *pair, "--out", tmp_path / "out", "--passes", 2, "--pyramid")[0] == 0
+    settings = json.loads((tmp_path / "out" / "numbers.json").read_text())["settings"]
+    assert (settings["passes"], settings["pyramid"]) == (2, True)
+    code, _, errors = run("match", *pair, "--out", tmp_path / "none", "--passes", 0)
+    assert code != 0
+    assert "ask for 1" in errors
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_page_alone_or_with_the_rest(run, pair, tmp_path):

@@ -110,10 +110,10 @@ def match(
         matcher = load(
             weights,
             device,
-            uint8_truncation,
-            iterative_refinement,
-            pyramid,
-            passes,
+            uint8_truncation=uint8_truncation,
+            iterative_refinement=iterative_refinement,
+            pyramid=pyramid,
+            passes=passes,
             speed=speed,  # type: ignore[arg-type]  # what it may be the matcher says
         )
         loaded = time.perf_counter()
