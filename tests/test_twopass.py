@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from glunet import twopass
 from glunet.encoded import Encoded
 from glunet.errors import GlunetError
 from glunet.match import Match, Provenance
@@ -109,14 +110,27 @@ def test_the_warped_source_is_what_the_homography_shows():
     assert not away.valid[:, 7:].any()
 
 
-def test_from_outside():
-    """A source on its side: what `rotations` finds is the match of the upright one, turned."""
+def test_from_outside(monkeypatch):
+    """A source on its side: what `rotations` finds is the match of the upright one, turned, where that agrees more."""
     upright = RANDOM.integers(0, 256, (96, 128, 3)).astype(np.uint8)
-    plain = matcher().match(upright, upright)
-    turned = matcher().match(np.rot90(upright).copy(), upright, rotations=True)
+    plain, lying = matcher().match(upright, upright), np.rot90(upright).copy()
+    # By an untrained network no match agrees with itself.
+    monkeypatch.setattr(twopass, "agreement", lambda match: float(match.source_size == (128, 96)))
+    for confidence in (True, False):
+        as_it_is = matcher().match(lying, upright, rotations=True, confidence=confidence)
+        np.testing.assert_array_equal(as_it_is.flow, matcher().match(lying, upright).flow)
+        assert (as_it_is.backward is None) is not confidence
+    monkeypatch.setattr(twopass, "agreement", lambda match: float(match.source_size == (96, 128)))
+    turned = matcher().match(lying, upright, rotations=True)
     assert turned.source_size == (128, 96)
     x, y = plain.map[..., 0], plain.map[..., 1]
     np.testing.assert_allclose(turned.map, np.stack((y, 127 - x), -1), atol=2e-2)
     for wrong in ({"refine": "affine"}, {"refine": "homography", "confidence": False}):
         with pytest.raises(GlunetError, match="refine"):
             matcher().match(upright, upright, **wrong)
+
+
+def test_agreement_is_the_share_that_comes_back():
+    good, bad = through(MATRIX), through(MATRIX, noise=20)
+    assert twopass.agreement(good) == pytest.approx(good.in_view.mean(), abs=0.03)
+    assert twopass.agreement(bad) < 0.1

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -142,15 +143,17 @@ class Matcher:
             refine: "homography" matches again with the source warped by the first pass's homography, and keeps the
                 better of both for each part (needs the extra "geometry" and `confidence`): for strong changes of
                 viewpoint.
-            rotations: try the source at four orientations on the cheap global level first, and match the best: for
-                pictures that may lie on their side.
+            rotations: try the source at four orientations on the cheap global level first, and match the best, too,
+                where that is not the upright one; what agrees with itself better is kept. For pictures that may lie on
+                their side.
             max_memory: bytes to stay below; by default what there is. A pair that needs more is matched in tiles
                 (`glunet.tiles`), with the same result, as long as its features fit.
 
         Raises:
             GlunetError: an image that cannot be used, or a pair that is too large for the memory there is.
         """
-        tile = self.tile(self.size(source, "source"), self.size(target, "target"), confidence, max_memory)
+        sizes = self.size(source, "source"), self.size(target, "target")
+        tile = self.tile(*sizes, confidence or rotations, max_memory)
         if refine not in (None, "homography") or (refine and not confidence):
             raise GlunetError(
                 f"refine='{refine}', confidence={confidence} came: refine is None or, with confidence, 'homography'."
@@ -158,7 +161,12 @@ class Matcher:
         image, opened_target = self.open(source, source_mask, "source"), self.open(target, target_mask, "target")
         turns = self._turns(image, opened_target) if rotations else 0
         turned = image.turned(turns) if turns else image
-        found = self.matches([turned], [opened_target], confidence, tile)[0]
+        found = self.matches([turned], [opened_target], confidence or turns > 0, tile)[0]
+        if turns:
+            upright = self.matches([image], [opened_target], True, tile)[0]
+            if twopass.agreement(upright) >= twopass.agreement(found):
+                turns, turned, found = 0, image, upright
+            found = found if confidence else replace(found, backward=None)
         if refine:
             found = twopass.through_homography(
                 lambda s, t: self.matches([s], [t], True, tile)[0], turned, opened_target, found

@@ -55,6 +55,11 @@ def best_turn(network: Network, source: Encoded, target: Encoded, prepare: Calla
     return int(np.argmax(scores))
 
 
+def agreement(match: Match) -> float:
+    """The share of the target that lies in the source and comes back from there within a tolerance, 0 to 1."""
+    return float((match.in_view & (match.round_trip <= tolerance(match.target_size))).mean())
+
+
 def turn_back(match: Match, quarters: int, source: Encoded) -> Match:
     """From a match of `source` turned by quarters to one of the source as it came."""
     height, width = source.size
