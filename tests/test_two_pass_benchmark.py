@@ -32,9 +32,9 @@ def test_synthetic_pairs_are_measured_in_every_way(monkeypatch) -> None:
     assert two_pass.STRONG.objects == 0 < Recipe().objects
     examples = list(two_pass.synthetic(Noise(), 4, size=64))
     assert len(examples) == 4
-    monkeypatch.setattr(two_pass, "WAYS", {"one pass": {}, "rotations": {"rotations": True}})
+    monkeypatch.setattr(two_pass, "WAYS", {"plain": {}, "rotations": {"rotations": True}})
     found = two_pass.errors(matcher(), iter(examples[:1]))
-    assert list(found) == ["one pass", "rotations"]
+    assert list(found) == ["plain", "rotations"]
     assert all(len(values) == 1 and np.isfinite(values[0]) for values in found.values())
 
 
