@@ -101,11 +101,19 @@ class Computation:
         """B x 3 x H x W in 0..255 -> what the network's `encode` takes."""
         return frames.prepare(images, frame, self.uint8_truncation, self.framing.lnet)
 
-    def encode(self, images: Tensor, frame: Size) -> Any:
-        """The features of images, B x 3 x H x W in 0..255, in this frame; of the network's own kind."""
+    def encode(self, images: Tensor, frame: Size, before: Any = None) -> Any:
+        """The features of images, B x 3 x H x W in 0..255, in this frame; of the network's own kind.
+
+        Args:
+            before: their features in another frame, from which those of the L-Net's copy are taken.
+        """
         network: Any = self.inference
         with speed.full_precision(self.device, self.speed):
-            return network.encode(*self.prepare(images, frame))
+            inputs = self.prepare(images, frame)
+            if before is None:
+                return network.encode(*inputs)
+            high = network.encoder(inputs[0], levels=(2, 3))
+            return before._replace(level2=high[3], level1=high[2])
 
     def features(self, images: list[Encoded], frame: Size, tile: int | None = None) -> Any:
         """The features of images of one size, as a batch; those not known yet are encoded in one."""

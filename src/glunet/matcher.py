@@ -277,9 +277,15 @@ class Matcher:
                 target, flipped = self.computation.mirrored(source, target)
                 opened = _as_it_is
 
+            before: dict[str, Any] = {}
+
             def pair(at: Size) -> list[Any]:
-                named = ((target, "target batch"), (source, "source batch"))
-                return [self.computation.encode(opened(images, name), at) for images, name in named]
+                made = []
+                for images, name in ((target, "target batch"), (source, "source batch")):
+                    made.append(self.computation.encode(opened(images, name), at, before.get(name)))
+                    if at != frame:
+                        before[name] = made[-1]
+                return made
 
             flow = self.computation.flow(pair, target_size, source_size, frame)
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
