@@ -1,6 +1,6 @@
 """What training costs on this machine, stage by stage of a full run, and how far that is from a floor.
 
-OMP_NUM_THREADS=2 python -m benchmarks.training [PHOTOS] [--device cuda] [--compile] [--float32]
+OMP_NUM_THREADS=2 python -m benchmarks.training [PHOTOS] [--device cuda] [--compile] [--float32] [--give-back]
 
 A stage's step is measured in its parts: scenes are drawn and rendered (synthesis), encoded by the frozen VGG-16, and
 learned from in pairs: decoders forward (with truth and loss), and backward (with the optimiser). Photographs are in
@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from glunet import memory
 from glunet.frames import prepare
 from glunet.training import loop
 from glunet.training.averaging import average, train_mode
@@ -178,8 +179,11 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--compile", action="store_true", help="decoders through torch.compile (CUDA only)")
     parser.add_argument("--float32", action="store_true", help="what bfloat16 is to be compared with")
+    parser.add_argument("--give-back", action="store_true", help="memory to the system, as glibc does by itself")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
+    if not arguments.give_back:
+        memory.keep()
     settings = dataclasses.replace(RECIPES["full"], compile=arguments.compile, bf16=not arguments.float32)
     photographs = Photographs(find(arguments.photos)[:32]) if arguments.photos else Noise()
     rate = convolution_rate(device, settings.bf16)

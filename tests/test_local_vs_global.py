@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,8 @@ def test_what_may_be_claimed() -> None:
     assert "differs from the paper" in page.verdict([1.3, 1.4, 1.5], [1.0, 1.2, 1.1])
     assert page.verdict([0.9, 0.8], [0.7, 0.6], high=True) == "as in the paper"
     assert "no claim" in page.verdict([1.0], [2.0])
+    assert page.verdict([1.0, 1.1], [1.2]) == "as in the paper"
+    assert "within the spread" in page.verdict([1.0, 1.3], [1.2])
 
 
 def test_the_command_from_photographs_to_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +224,15 @@ def test_the_command_from_photographs_to_page(tmp_path: Path, monkeypatch: pytes
     before = (tmp_path / "results" / "seed1.json").stat().st_mtime_ns
     command.main(["train", *words])
     assert (tmp_path / "results" / "seed1.json").stat().st_mtime_ns == before, "what is there is not made again"
+    fewer = copy.deepcopy(seed)
+    for kind in ("displacement", "resolution"):
+        del fewer[kind]["glocal-net"]
+    (tmp_path / "results" / "seed1.json").write_text(json.dumps(fewer))
+    command.main(["page", *words])
+    written = " ".join((tmp_path / "page.md").read_text().split())
+    assert "GLOCAL-Net was trained with seed 0 only." in written
+    assert not re.search(r"\| GLOCAL-Net \| [0-9.]+ \(", written), "one value, no spread"
+    assert re.search(r"\| GLU-Net \| [0-9.]+ \(", written)
     more = copy.deepcopy(seed)
     more["plan"]["pairs"] = 20_000
     assert page.trial([more] * 3) == ""

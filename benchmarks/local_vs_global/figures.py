@@ -21,6 +21,16 @@ COLOURS = {
 }  # fmt: skip
 
 
+def names(seeds: list[dict[str, Any]]) -> list[str]:
+    """Of all networks that any seed has, and of the answer that nothing moves."""
+    return list(dict.fromkeys(name for seed in seeds for name in seed["displacement"]))
+
+
+def having(seeds: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Those seeds that a network was trained with."""
+    return [seed for seed in seeds if name in seed["displacement"]]
+
+
 def draw(folder: Path, seeds: list[dict[str, Any]], cost: dict[str, Any] | None, note: str = "") -> list[Path]:
     """Draw what there is: errors by displacement and by resolution, and what correlations cost.
 
@@ -52,11 +62,10 @@ def draw(folder: Path, seeds: list[dict[str, Any]], cost: dict[str, Any] | None,
         figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 3.8))
         for axis, what, title in ((axes[0], "error", "AEPE, px of 256"), (axes[1], "within 5", "% within 5 px")):
             centres = [math.sqrt(max(low, 1) * min(high, 260)) for low, high in pairwise(EDGES)]
-            for name in seeds[0]["displacement"]:
-                bins = [slice(i, i + 1) for i in range(len(centres))]
-                _line(
-                    axis, centres, [[mean(s["displacement"][name], what, b) for b in bins] for s in seeds], name, what
-                )
+            bins = [slice(i, i + 1) for i in range(len(centres))]
+            for name in names(seeds):
+                some = [seed["displacement"][name] for seed in having(seeds, name)]
+                _line(axis, centres, [[mean(sums, what, b) for b in bins] for sums in some], name, what)
             axis.set(xscale="log", xlabel="true displacement, px of 256", ylabel=title, xticks=[2, 8, 32, 128])
             axis.set_xticklabels(["2", "8", "32", "128"])
             axis.minorticks_off()
@@ -67,8 +76,9 @@ def draw(folder: Path, seeds: list[dict[str, Any]], cost: dict[str, Any] | None,
         figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 3.8))
         sizes = list(next(iter(seeds[0]["resolution"].values())))
         for axis, what, title in ((axes[0], "error", "AEPE, original px"), (axes[1], "within 5", "% within 5 px")):
-            for name in seeds[0]["resolution"]:
-                values = [[mean(s["resolution"][name][size], what) for size in sizes] for s in seeds]
+            for name in names(seeds):
+                some = [seed["resolution"][name] for seed in having(seeds, name)]
+                values = [[mean(sums[size], what) for size in sizes] for sums in some]
                 _line(axis, [int(size) for size in sizes], values, name, what)
             axis.set(xlabel="side of the images, px", ylabel=title, xticks=[int(size) for size in sizes])
             axis.grid(alpha=0.3)

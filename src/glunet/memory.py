@@ -74,6 +74,21 @@ def give_back() -> None:
             trim(ctypes.c_size_t(0))
 
 
+def keep() -> bool:
+    """From here on this process keeps what it frees, where the C library (glibc) allows that; whether it does.
+
+    glibc has every block of more than 32 MB from the system anew, which clears it page by page, and training takes and
+    frees the same blocks at every step. The memory is gone for other programs until the process ends: a command's
+    choice, and not a library's.
+    """
+    if sys.platform != "linux":
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    # The numbers of M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD in malloc.h; each answers whether it was taken.
+    asked = ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28))
+    return mallopt is not None and all([mallopt(name, value) == 1 for name, value in asked])
+
+
 def human(count: float) -> str:
     """Bytes for people: 1.2 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -243,10 +243,12 @@ def _run(
 ) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from glunet import memory
     from glunet.training.loop import train as run_training
     from glunet.training.record import Record
     from glunet.training.report import draw_pairs, fixed_images, write_report
 
+    memory.keep()
     if ranks.rank > 0:
         run_training(photographs, held_back, out, settings, ranks.device, init, ranks=ranks)
         return
