@@ -15,10 +15,10 @@ def touch():
     torch.empty(16_000_000).fill_(1)  # 64 MB, more than glibc would keep
 
 kept = KEEP
-touch()
-touch()
+for _ in range(5):
+    touch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(20):
     touch()
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -34,5 +34,6 @@ def test_kept_memory_is_not_had_anew() -> None:
         faults[call] = int(count)
     if kept == "False":
         pytest.skip("this glibc takes no such thresholds")
-    assert faults["None"] > 10 * 100, "otherwise there is nothing to gain, and nothing is tested"
-    assert faults["memory.keep()"] < faults["None"] / 4
+    assert faults["None"] > 20 * 100, "otherwise there is nothing to gain, and nothing is tested"
+    # Not next to none: what threads take meanwhile may move the end of the heap, and a touch or two begins anew.
+    assert faults["memory.keep()"] < faults["None"] / 2

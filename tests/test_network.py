@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.network.propagation import propagate
 from untrained import network as untrained_network
 
 CONFIGS = [
@@ -75,7 +76,7 @@ def test_every_level_learns() -> None:
     assert not silent
 
 
-def test_a_pass_starts_where_the_one_before_ended() -> None:
+def test_a_pass_starts_where_the_one_before_ended_and_spread() -> None:
     network = untrained_network()
     image = torch.randn(2, 3, 256, 320)
     small = torch.randn(2, 3, 256, 256)
@@ -86,7 +87,7 @@ def test_a_pass_starts_where_the_one_before_ended() -> None:
         flow3 = network.level3(target, source, once.flow3)
         torch.testing.assert_close(twice.flow3, flow3)
         _, flow1 = network.fine([target, source], network.to_hnet_frame(flow3, target))
-        again2, again1 = network.fine([target, source], flow1)
+        again2, again1 = network.fine([target, source], propagate(target.level1, source.level1, flow1, 1 / 4))
     torch.testing.assert_close(twice.flow2, again2)
     torch.testing.assert_close(twice.flow1, again1)
     assert (twice.flow1 - flow1).abs().mean() > 0.1

@@ -20,6 +20,7 @@ from glunet.flow.geometry import pixel_grid, resize_bilinear, sample
 from glunet.network.correlation import local_correlation
 from glunet.network.decoder import SLOPE
 from glunet.network.glunet import Features, GLUNet, _double
+from glunet.network.propagation import propagate
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def decode(
 def fine(network: GLUNet, target: Features, source: Features, flow: Tensor, side: int, passes: int = 1) -> Tensor:
     """As `network.fine`, a tile at a time: flow1 alone."""
     for _ in range(passes - 1):
-        flow = fine(network, target, source, flow, side)
+        flow = propagate(target.level1, source.level1, fine(network, target, source, flow, side), 1 / 4)
     start = resize_bilinear(flow, target.level2.shape[-2:])
     size2, size1 = target.level2.shape[-2:], target.level1.shape[-2:]
     flow, upsampled = start.new_empty(1, 2, *size1), start.new_empty(1, 2, *size1)

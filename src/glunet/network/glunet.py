@@ -26,6 +26,7 @@ from glunet.network.decoder import (
     ResidualMappingDecoder,
 )
 from glunet.network.encoder import VGG16Pyramid
+from glunet.network.propagation import propagate
 from glunet.network.refinement import Refinement
 
 LNET_SIZE = 256  # side of the L-Net's frame
@@ -152,7 +153,9 @@ class GLUNet(nn.Module):
             apart: no gradient from a level's flow into the coarser ones', or into that of an earlier pass: each learns
                 from its own errors alone.
             passes: how often level 3, and levels 2 and 1 together, go over their flow, the next time around what the
-                last time gave; 1 in the paper. The correlations and decoders run again, the encoder does not.
+                last time gave; 1 in the paper. The correlations and decoders run again, the encoder does not. Before
+                levels 2 and 1 run again, a position may take over the flow of one farther off
+                (`glunet.network.propagation`).
         """
         flow4, flow3 = self.coarse(target, source, apart, passes)
         extra = self.between(target, source, flow3.detach() if apart else flow3, extra_levels)
@@ -171,6 +174,7 @@ class GLUNet(nn.Module):
         for _ in range(passes - 1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
                 flow = self.fine(list(pair), flow)[1]
+            flow = propagate(pair[0].level1, pair[1].level1, flow, 1 / 4)
         source, target = pair.pop(), pair.pop()
         features2, flow2 = self.level2(target, source, flow.detach() if apart else flow)
         finest = target.level1, source.level1
