@@ -71,7 +71,7 @@ def draw(folder: Path, seeds: list[dict[str, Any]], cost: dict[str, Any] | None,
             axis.minorticks_off()
             axis.grid(alpha=0.3)
         axes[0].set_yscale("log")
-        axes[0].legend(fontsize=8)
+        axes[0].legend(fontsize=7, loc="upper left")
         finish(figure, "local-and-global-displacement.png", note)
         figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 3.8))
         sizes = list(next(iter(seeds[0]["resolution"].values())))
