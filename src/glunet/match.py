@@ -19,6 +19,7 @@ from glunet.errors import GlunetError
 from glunet.flow import geometry
 from glunet.flow.files import write_flow
 from glunet.images import load_image
+from glunet.inference.search import Found
 from glunet.points import Correspondences, check_points, spread
 
 
@@ -60,6 +61,7 @@ class Match:
         calibration: what the weights know of their own errors; None for weights without.
         source_valid, target_valid: the masks that came with the images, H x W bool; None where all pixels count.
         pictures: source and target, H x W x 3 uint8, to be shown; None where they are not known.
+        found: what the search did; None where there was none.
     """
 
     flow: np.ndarray
@@ -70,6 +72,7 @@ class Match:
     source_valid: np.ndarray | None = None
     target_valid: np.ndarray | None = None
     pictures: tuple[np.ndarray, np.ndarray] | None = None
+    found: Found | None = None
 
     @property
     def target_size(self) -> tuple[int, int]:
@@ -159,6 +162,7 @@ class Match:
             source_valid=self.target_valid,
             target_valid=self.source_valid,
             pictures=None if self.pictures is None else (self.pictures[1], self.pictures[0]),
+            found=self.found,
         )
 
     def at(self, points: np.ndarray, of: str = "target", least: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -234,7 +238,7 @@ class Match:
         least: float = 0.5,
         cameras: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> models.Model:
-        """A robust model of the match with its inliers, by OpenCV's USAC and MAGSAC++ (extra "geometry").
+        """A robust model of the match with its inliers, by OpenCV's USAC and MAGSAC++.
 
         Args:
             name: "homography", "fundamental" or "essential".
@@ -243,7 +247,7 @@ class Match:
             cameras: for "essential", the 3 x 3 camera matrices of target and source.
 
         Raises:
-            GlunetError: if OpenCV is missing, too few correspondences are confident, or no model explains them.
+            GlunetError: if too few correspondences are confident, or no model explains them.
         """
         return models.estimate(name, self.sample(count, least), threshold, cameras)
 
@@ -323,6 +327,7 @@ class Match:
             **self.provenance.as_dict(),
             "target_size": list(self.target_size),
             "source_size": list(self.source_size),
+            **({} if self.found is None else {"search": self.found.as_dict()}),
         }
 
     def _flow_tensor(self) -> torch.Tensor:

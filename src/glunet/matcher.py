@@ -1,26 +1,31 @@
 """From images to a match: everything around the network that knows of files, sizes and units."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from glunet import flipping as mirror
-from glunet import frames, many, tiles, twopass
+from glunet import frames, many, tiles
 from glunet.computation import Computation
 from glunet.confidence import Calibration
 from glunet.encoded import Encoded, MaskLike, Size, open_image, together
 from glunet.errors import GlunetError
 from glunet.images import ImageLike, grey_levels, image_size
+from glunet.inference import passes as networks
+from glunet.inference.hypotheses import PointSource
+from glunet.inference.likeness import Views, threads, views
+from glunet.inference.polish import Polish, check_polish, looks_alike, refined
+from glunet.inference.search import Found, Search, Searcher, TwoWay, check_search
 from glunet.match import Match, Provenance
 from glunet.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.network.family import Network
 from glunet.network.glunet import GLUNetConfig
-from glunet.speed import SPEEDS, Speed
+from glunet.speed import Speed, resolved
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,9 @@ class Matcher:
         flipping: bool = False,
         calibration: Calibration | None = None,
         speed: Speed = "exact",
+        search: Search = "none",
+        polish: Polish = False,
+        points: PointSource | Sequence[PointSource] = (),
         again: Callable[[], Network] | None = None,
     ) -> None:
         """`device` moves the network; None leaves it where it is. `speed`: see `glunet.load`.
@@ -58,15 +66,17 @@ class Matcher:
         inference, until `network` is asked for.
 
         Raises:
-            GlunetError: `flipping` with a network that has no global level; another `speed`; less than one pass.
+            GlunetError: `flipping` with a network that has no global level; another word for `speed`, `search` or
+                `polish`; less than one pass.
         """
         if passes < 1:
             raise GlunetError(f"{passes} passes were asked for: ask for 1 (the paper's) or more.")
-        if speed not in SPEEDS:
-            raise GlunetError(f"speed '{speed}' came: it is 'exact' (the default) or 'fast'.")
+        self.search, self.polish = check_search(search), check_polish(polish)
+        self.points = tuple(points) if isinstance(points, Sequence) else (points,)
         if flipping and network.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell mirrored pairs by: match without flipping.")
         network = network.eval() if device is None else network.to(device).eval()
+        speed = resolved(speed, next(network.parameters()).device)
         self.computation = Computation(network, speed, uint8_truncation, iterative_refinement, pyramid, passes, again)
         self.flipping = flipping
         self.calibration = calibration
@@ -82,6 +92,10 @@ class Matcher:
             settings["flipping"] = True
         if speed != "exact":
             settings["speed"] = speed
+        if self.search != "none":
+            settings["search"] = self.search
+        if self.polish:
+            settings["polish"] = "on" if self.polish is True else self.polish
         self.provenance = Provenance(name, sha256, settings)
 
     def at(self, speed: Speed) -> "Matcher":
@@ -98,6 +112,9 @@ class Matcher:
             flipping=self.flipping,
             calibration=self.calibration,
             speed=speed,
+            search=self.search,
+            polish=self.polish,
+            points=self.points,
         )
 
     @property
@@ -126,8 +143,8 @@ class Matcher:
         confidence: bool = True,
         source_mask: MaskLike | None = None,
         target_mask: MaskLike | None = None,
-        refine: Literal["homography"] | None = None,
-        rotations: bool = False,
+        search: Search | None = None,
+        polish: Polish | None = None,
         max_memory: int | None = None,
     ) -> Match:
         """For every pixel of the target, where it is in the source.
@@ -137,41 +154,24 @@ class Matcher:
                 uint8, uint16 or floats in 0..1, at least 32 pixels a side. Their sizes may differ. Or what `encode`
                 made.
             confidence: match in both directions, which tells how far to trust the answer and where each pixel of the
-                source is in the target; a match without takes about five sixths of the time.
+                source is in the target; a match without takes about five sixths of the time. A search matches in
+                both directions all the same.
             source_mask, target_mask: H x W, true (or not zero) where the image is valid: what is black border or "no
                 data" is not matched.
-            refine: "homography" matches again with the source warped by the first pass's homography, and keeps the
-                better of both for each part (needs the extra "geometry" and `confidence`): for strong changes of
-                viewpoint.
-            rotations: try the source at four orientations on the cheap global level first, and match the best, too,
-                where that is not the upright one; what agrees with itself better is kept. For pictures that may lie on
-                their side.
+            search, polish: as for `glunet.load`; None takes what the matcher was made with.
             max_memory: bytes to stay below; by default what there is. A pair that needs more is matched in tiles
                 (`glunet.tiles`), with the same result, as long as its features fit.
 
         Raises:
-            GlunetError: an image that cannot be used, or a pair that is too large for the memory there is.
+            GlunetError: an image that cannot be used, or a pair that is too large for the memory there is; another word
+                for `search` or `polish`.
         """
         sizes = self.size(source, "source"), self.size(target, "target")
-        tile = self.tile(*sizes, confidence or rotations, max_memory)
-        if refine not in (None, "homography") or (refine and not confidence):
-            raise GlunetError(
-                f"refine='{refine}', confidence={confidence} came: refine is None or, with confidence, 'homography'."
-            )
+        search = self.search if search is None else check_search(search)
+        polish = self.polish if polish is None else check_polish(polish)
+        tile = self.tile(*sizes, confidence or search != "none", max_memory)
         image, opened_target = self.open(source, source_mask, "source"), self.open(target, target_mask, "target")
-        turns = self._turns(image, opened_target) if rotations else 0
-        turned = image.turned(turns) if turns else image
-        found = self.matches([turned], [opened_target], confidence or turns > 0, tile)[0]
-        if turns:
-            upright = self.matches([image], [opened_target], True, tile)[0]
-            if twopass.agreement(upright) >= twopass.agreement(found):
-                turns, turned, found = 0, image, upright
-            found = found if confidence else replace(found, backward=None)
-        if refine:
-            found = twopass.through_homography(
-                lambda s, t: self.matches([s], [t], True, tile)[0], turned, opened_target, found
-            )
-        return twopass.turn_back(found, turns, image) if turns else found
+        return self.matches([image], [opened_target], confidence, tile, search, polish)[0]
 
     @torch.inference_mode()
     def encode(self, image: ImageLike, mask: MaskLike | None = None) -> Encoded:
@@ -290,25 +290,93 @@ class Matcher:
             flow = self.computation.flow(pair, target_size, source_size, frame)
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
 
-    @torch.inference_mode()
     def matches(
-        self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None
+        self,
+        sources: list[Encoded],
+        targets: list[Encoded],
+        both: bool,
+        tile: int | None = None,
+        search: Search | None = None,
+        polish: Polish | None = None,
     ) -> list[Match]:
         """Matches of pairs in one batch: all sources of one size, all targets of one size (`open`).
 
         Args:
             both: in both directions.
             tile: side of the tiles to match a single pair in; None for the whole at once.
+            search, polish: None for the matcher's own.
         """
+        search = self.search if search is None else search
+        polish = self.polish if polish is None else polish
+        ways = self._network_ways(sources, targets, both or search != "none", tile)
+        return [
+            self._finished(s, t, way, both, tile, search, polish)
+            for s, t, way in zip(sources, targets, ways, strict=True)
+        ]
+
+    def _finished(
+        self,
+        source: Encoded,
+        target: Encoded,
+        way: tuple[np.ndarray, np.ndarray | None],
+        both: bool,
+        tile: int | None,
+        search: Search,
+        polished: Polish,
+    ) -> Match:
+        """The match of one pair, from what the network's first pass says of it."""
+        flow, backward = way
+        found: Found | None = None
+        if search != "none" or polished:
+            seen = _views(source, target)
+        if search != "none":
+            assert backward is not None
+
+            def again(matrix: np.ndarray) -> TwoWay:
+                warped = networks.warped(source, matrix, target.size)
+                return TwoWay(*self._network_ways([warped], [target], True, tile)[0])  # type: ignore[arg-type]
+
+            scores = partial(networks.global_scores, self.computation, source, target)
+            searcher = Searcher(
+                seen,
+                again,
+                scores if isinstance(self.computation.config, GLUNetConfig) else None,
+                search,
+                self.points,
+                (source.picture, target.picture),
+            )
+            with threads():
+                (flow, backward), found = searcher(TwoWay(flow, backward))
+        if polished:
+            with threads():
+                if polished is True or looks_alike(flow, seen):
+                    flow = refined(flow, seen)
+        return Match(
+            flow,
+            source.size,
+            self.provenance,
+            backward if both else None,
+            self.calibration,
+            source.valid,
+            target.valid,
+            (source.picture, target.picture),
+            found,
+        )
+
+    @torch.inference_mode()
+    def _network_ways(
+        self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """The network's flow of each pair, H x W x 2 float32, and the one back, or None."""
         source_size, target_size = sources[0].size, targets[0].size
         frame = self._frame(target_size)
         backward: Tensor | None = None
         with out_of_memory_told(self.device, source_size, target_size, len(targets)):
-            flipped, asked = None, targets
+            flipped = None
             if self.flipping:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
                 pixels, flipped = self.computation.mirrored(*batches)
-                targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, asked, strict=True)]
+                targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]
 
             def pair(at: Size) -> list[Any]:
                 there, here = (self.computation.features(images, at, tile) for images in (sources, targets))
@@ -329,15 +397,7 @@ class Matcher:
                 if backward is not None:
                     backward = mirror.unmirror_backward(backward, flipped, target_size[1])
         back = _arrays(backward) if backward is not None else [None] * len(targets)
-        return [
-            Match(f, source_size, self.provenance, b, self.calibration, s.valid, t.valid, (s.picture, t.picture))
-            for f, b, s, t in zip(_arrays(flow), back, sources, asked, strict=True)
-        ]
-
-    def _turns(self, source: Encoded, target: Encoded) -> int:
-        if self.computation.config.network == "local-net":
-            raise GlunetError("local-net has no global level to tell orientations by: match without rotations.")
-        return twopass.best_turn(self.computation.inference, source, target, self.computation.lnet)
+        return list(zip(_arrays(flow), back, strict=True))
 
     def _frame(self, target_size: tuple[int, int]) -> tuple[int, int]:
         return self.computation.framing.size(*target_size)
@@ -376,6 +436,11 @@ class Matcher:
         available = available_bytes(self.device)
         if available is not None and self._needed(source_size, target_size, pairs, False) > available:
             raise too_large(source_size, target_size, pairs, human(available), self.device)
+
+
+def _views(source: Encoded, target: Encoded) -> Views:
+    pixels = [image.pixels[0].permute(1, 2, 0).float().cpu().numpy() for image in (source, target)]
+    return views(*pixels, source.valid, target.valid)
 
 
 def _as_it_is(images: Tensor, name: str) -> Tensor:

@@ -1,15 +1,15 @@
 """Robust models of a match, by OpenCV's USAC with MAGSAC++ (Barath et al. 2020): homography, fundamental, essential.
 
-All of them go from the target to the source, as the flow does. OpenCV comes with the extra "geometry".
+All of them go from the target to the source, as the flow does.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from glunet.errors import GlunetError
-from glunet.extras import needed
 from glunet.points import Correspondences
 
 Name = Literal["homography", "fundamental", "essential"]
@@ -36,17 +36,6 @@ class Model:
     translation: np.ndarray | None = None
 
 
-def opencv() -> Any:
-    """The module cv2.
-
-    Raises:
-        GlunetError: if it is not installed.
-    """
-    with needed("Geometry needs OpenCV", "geometry"):
-        import cv2
-    return cv2
-
-
 def estimate(
     name: Name,
     points: Correspondences,
@@ -60,9 +49,8 @@ def estimate(
         cameras: for "essential", the 3 x 3 camera matrices of target and source.
 
     Raises:
-        GlunetError: if OpenCV is missing, a camera matrix is none, there are too few points, or no model was found.
+        GlunetError: if a camera matrix is none, there are too few points, or no model was found.
     """
-    cv2 = opencv()
     if threshold <= 0:
         raise GlunetError(f"The threshold is {threshold} pixels, but a positive number is expected.")
     target, source = points.target.astype(np.float64), points.source.astype(np.float64)
@@ -77,18 +65,8 @@ def estimate(
         first, second = (_camera(camera, which) for camera, which in zip(cameras, ("first", "second"), strict=True))
         target, source = _normalised(target, first), _normalised(source, second)
         threshold /= float(np.mean([first[0, 0], first[1, 1], second[0, 0], second[1, 1]]))
-    cv2.setRNGSeed(0)
     try:
-        if name == "homography":
-            matrix, mask = cv2.findHomography(
-                target, source, cv2.USAC_MAGSAC, threshold, maxIters=5000, confidence=0.9999
-            )
-        elif name == "fundamental":
-            matrix, mask = cv2.findFundamentalMat(target, source, cv2.USAC_MAGSAC, threshold, 0.9999, 5000)
-        else:
-            matrix, mask = cv2.findEssentialMat(
-                target, source, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=threshold, maxIters=5000
-            )
+        matrix, mask = _solved(name, target, source, threshold)
     except cv2.error as error:  # all points on one line, say
         raise _none(name, len(target)) from error
     if matrix is None or mask is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
@@ -100,6 +78,42 @@ def estimate(
         return Model(np.asarray(matrix, np.float64), points, inliers)
     _, rotation, translation, _ = cv2.recoverPose(matrix, target, source, np.eye(3), mask=mask.copy())
     return Model(np.asarray(matrix, np.float64), points, inliers, rotation, translation.ravel())
+
+
+def robust_homography(
+    target: np.ndarray, source: np.ndarray, threshold: float, iterations: int = 5000
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The homography from N x 2 target points to their source points that most agree on, and who does (N, bool).
+
+    The same for the same points, always; None where there is none, as of fewer than four points or all on one line.
+
+    Args:
+        threshold: largest error of an inlier, pixels of the source.
+    """
+    if len(target) < FEWEST["homography"]:
+        return None
+    cv2.setRNGSeed(0)
+    try:
+        matrix, mask = cv2.findHomography(
+            target, source, cv2.USAC_MAGSAC, threshold, maxIters=iterations, confidence=0.9999
+        )
+    except cv2.error:
+        return None
+    if matrix is None or mask is None or not np.isfinite(matrix).all():
+        return None
+    return np.asarray(matrix, np.float64), mask.ravel().astype(bool)
+
+
+def _solved(name: Name, target: np.ndarray, source: np.ndarray, threshold: float) -> tuple[Any, Any]:
+    """The matrix and its mask of inliers, as OpenCV gives them; None where there is none."""
+    if name == "homography":
+        return robust_homography(target, source, threshold) or (None, None)
+    cv2.setRNGSeed(0)
+    if name == "fundamental":
+        return cv2.findFundamentalMat(target, source, cv2.USAC_MAGSAC, threshold, 0.9999, 5000)
+    return cv2.findEssentialMat(
+        target, source, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=threshold, maxIters=5000
+    )
 
 
 def apply_homography(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How a matcher computes: "exact" or "fast", on this device.
+"""How a matcher computes: "exact" or "fast", on this device; "auto" is "fast" where that pays.
 
 Both use a twin of the network made for inference (`glunet.network.folding`), on a CPU with an encoder that goes through
 the image in strips (`glunet.network.strips`). "exact" is float32 throughout and differs from the trainable network by
@@ -14,19 +14,31 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glunet.errors import GlunetError
 from glunet.network.encoder import VGG16Pyramid
 from glunet.network.family import Network
 from glunet.network.folding import folded
 from glunet.network.strips import StripPyramid
 
-Speed = Literal["exact", "fast"]
-SPEEDS = ("exact", "fast")
+Speed = Literal["auto", "fast", "exact"]
+SPEEDS = get_args(Speed)
+
+
+def resolved(speed: Speed, device: torch.device) -> Speed:
+    """"fast" or "exact": what "auto", and its synonym "fast", come to on this device.
+
+    Raises:
+        GlunetError: another word.
+    """
+    if speed not in SPEEDS:
+        raise GlunetError(f"speed={speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
+    return "exact" if speed == "exact" or low_precision(device) == torch.float32 else "fast"
 
 
 def for_inference(network: Network, speed: Speed) -> Network:

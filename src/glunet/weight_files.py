@@ -26,6 +26,11 @@ from glunet.network.glunet import GLUNet, GLUNetConfig
 from glunet.speed import Speed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from glunet.inference.hypotheses import PointSource
+    from glunet.inference.polish import Polish
+    from glunet.inference.search import Search
     from glunet.matcher import Matcher
 
 DEFAULT = "glunet"
@@ -54,7 +59,10 @@ def load(
     pyramid: bool | None = None,
     passes: int | None = None,
     flipping: bool = False,
-    speed: Speed = "exact",
+    speed: Speed | None = None,
+    search: "Search | None" = None,
+    polish: "Polish | None" = None,
+    points: "PointSource | Sequence[PointSource]" = (),
 ) -> "Matcher":
     """A matcher, ready to use; nothing is downloaded.
 
@@ -72,8 +80,18 @@ def load(
         passes: how often each local level goes over its flow (`GLUNet.decode`); None takes what the weights were made
             for (1 for official checkpoints).
         flipping: try each pair with the target mirrored as well: for two objects of one kind (`glunet.flipping`).
-        speed: "exact" computes in float32; "fast" in bfloat16 (float16 on a GPU without it) where that is measured to
-            be faster on this device, for a flow that differs by some hundredths of a pixel (docs/speed.md).
+        speed: "auto" (and its synonym "fast") computes in bfloat16 (float16 on a GPU without it) where that is measured
+            to be faster on this device, for a flow that differs by some hundredths of a pixel, and else in float32;
+            "exact" in float32 throughout (docs/speed.md). None takes what the weights were made for ("exact" for
+            official checkpoints).
+        search: "auto" finds pairs that one pass of the network loses: keypoints are asked on every pair, and further
+            hypotheses tried on those that agree badly with themselves (`glunet.inference.search`); "full" tries every
+            one; "none" is the network's one pass. None takes what the weights were made for ("none" for official
+            checkpoints).
+        polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`), True
+            everywhere, False not at all. None takes what the weights were made for (False for official checkpoints).
+        points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
+            target (H x W x 3 uint8, RGB) to N x 2 points of the source and N x 2 of the target, in pixels.
 
     Raises:
         GlunetError: if there are no such weights, the file is none of ours or damaged, or the device is not there.
@@ -87,6 +105,12 @@ def load(
         pyramid = bool(metadata.get("pyramid", False))
     if passes is None:
         passes = int(metadata.get("passes", 1))
+    if speed is None:
+        speed = metadata.get("speed", "exact")
+    if search is None:
+        search = metadata.get("search", "none")
+    if polish is None:
+        polish = metadata.get("polish", False)
     chosen, digest = pick_device(device), sha256(path)
     return Matcher(
         network.to(chosen).eval(),
@@ -99,6 +123,9 @@ def load(
         flipping=flipping,
         calibration=_calibration(metadata, path),
         speed=speed,
+        search=search,
+        polish=polish,
+        points=points,
         again=partial(_again, path, digest, chosen),
     )
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glunet.cli.options import PolishOption, SearchOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def colmap(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a database that is there.")] = False,
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    search: SearchOption = None,
+    polish: PolishOption = None,
 ) -> None:
     """Match the images of a folder, and write what COLMAP reconstructs from.
 
@@ -78,7 +81,7 @@ def colmap(
     if out.exists() and not overwrite:
         raise GlunetError(f"'{out}' is there already: choose another name, or --overwrite.")
     chosen = _pairs([picture.name for picture in found], pairs, window, exhaustive)
-    matcher = load(weights, device)
+    matcher = load(weights, device, search=search, polish=polish)
     settings = Settings(size=size, cell=cell, reach=cell / 4, least=least, round_trip=round_trip)
     collected = _collected(Shelf(matcher, found, size), chosen, settings)
     if not any(len(pair.matches) for pair in collected.pairs):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glunet.cli.options import PolishOption, SearchOption, SpeedOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def evaluate(
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="glunet, identity, sift, dis, farneback or raft; may be given more than once."),
+        typer.Option(help="glunet, network (without search and polish), identity, sift, dis, farneback or raft; several."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of a set, spread evenly.")] = None,
     out: Annotated[Path, typer.Option(help="Where results.json, results.md, predictions and pictures go.")] = Path(
@@ -39,7 +40,9 @@ def evaluate(
             "--flipping/--no-flipping", help="Try each target mirrored as well; by default on tss only, as published."
         ),
     ] = None,
-    speed: Annotated[str, typer.Option(help="exact, or fast: quicker looks at checkpoints.")] = "exact",
+    speed: SpeedOption = None,
+    search: SearchOption = None,
+    polish: PolishOption = None,
     worst: Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")] = 0,
     cached: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")] = True,
     check: Annotated[
@@ -74,8 +77,7 @@ def evaluate(
     cache = _cache(out) if cached else None
     names = dict.fromkeys(method or methods.DEFAULT)
     chosen = [
-        methods.method(name, weights, device, speed, flipping)  # type: ignore[arg-type]  # what it may be the matcher says
-        for name in names
+        methods.method(name, weights, device, speed, flipping, search, polish) for name in names
     ]
     by_benchmark, failed, datasets = _measure(dataset, root, chosen, limit, cache)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glunet.cli.options import PolishOption, SearchOption, SpeedOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -40,16 +41,12 @@ def match(
         Path | None, typer.Option(help="Image of the source's size, black where it is not valid.", metavar="IMAGE")
     ] = None,
     target_mask: Annotated[Path | None, typer.Option(help="The same for the target.", metavar="IMAGE")] = None,
-    refine: Annotated[
-        str | None, typer.Option(help="'homography': match again through the first pass's homography.", metavar="HOW")
-    ] = None,
-    rotations: Annotated[bool, typer.Option("--rotations", help="Try the source at four orientations first.")] = False,
+    search: SearchOption = None,
+    polish: PolishOption = None,
     max_memory: Annotated[
         float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
     ] = None,
-    speed: Annotated[
-        str, typer.Option(help="exact, or fast: bfloat16 where that pays here, some hundredths of a pixel off.")
-    ] = "exact",
+    speed: SpeedOption = None,
     confidence: Annotated[
         bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
     ] = True,
@@ -114,7 +111,9 @@ def match(
             iterative_refinement=iterative_refinement,
             pyramid=pyramid,
             passes=passes,
-            speed=speed,  # type: ignore[arg-type]  # what it may be the matcher says
+            speed=speed,
+            search=search,
+            polish=polish,
         )
         loaded = time.perf_counter()
         found = matcher.match(
@@ -123,8 +122,6 @@ def match(
             confidence=confidence,
             source_mask=source_mask,
             target_mask=target_mask,
-            refine=refine,  # type: ignore[arg-type]  # what it may be the matcher says
-            rotations=rotations,
             max_memory=None if max_memory is None else int(max_memory * 1e9),
         )
         matched = time.perf_counter()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from glunet.cli.options import PolishOption, SearchOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def video(
     ] = False,
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    search: SearchOption = None,
+    polish: PolishOption = None,
     confidence: Annotated[
         bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
     ] = True,
@@ -113,10 +116,11 @@ def video(
         flow_max,
         keep_going,
         resume,
+        search,
     )
     if (out / LIST).exists() and not resume:
         typer.echo(f"glunet: '{out}' holds results already; files of the same names are replaced.", err=True)
-    content = _watched(load(weights, device), opened, out, plan)
+    content = _watched(load(weights, device, search=search, polish=polish), opened, out, plan)
     written = [pair["file"] for pair in content["pairs"] if "file" in pair]
     if written:
         typer.echo(f"{out / written[0]} ... {out / written[-1]} ({len(written)} files)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from glunet.cli.options import PolishOption, SearchOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def view(
     port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 takes any that is free.")] = 8765,
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    search: SearchOption = None,
+    polish: PolishOption = None,
     longest: Annotated[
         int, typer.Option(help="Images whose longer side has more pixels are matched reduced to it.", min=64)
     ] = 1280,
@@ -45,7 +48,7 @@ def view(
     def matcher() -> "Matcher":
         from glunet.weight_files import load
 
-        return load(weights, device)
+        return load(weights, device, search=search, polish=polish)
 
     with listen(port) as door:
         number = door.getsockname()[1]

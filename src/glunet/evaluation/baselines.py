@@ -6,11 +6,11 @@ the method with everything its answer hangs on, which is what a cache is keyed b
 
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from glunet.evaluation.datasets.read import grid
-from glunet.extras import needed
 
 Image = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -70,9 +70,8 @@ class SiftHomography(OneByOne):
     name = "SIFT + MAGSAC"
 
     def __init__(self, ratio: float = 0.8, threshold: float = 2.0, at_least: int = 8) -> None:
-        self.cv2 = _opencv()
         self.ratio, self.threshold, self.at_least = ratio, threshold, at_least
-        self.identity = f"sift-1-{ratio}-{threshold}-{at_least}-opencv-{self.cv2.__version__}"
+        self.identity = f"sift-1-{ratio}-{threshold}-{at_least}-opencv-{cv2.__version__}"
 
     def match(self, source: Image, target: Image) -> Flow:
         matrix = self.homography(source, target)
@@ -86,7 +85,6 @@ class SiftHomography(OneByOne):
 
     def homography(self, source: Image, target: Image) -> NDArray[np.float64] | None:
         """Target to source, or None when there are too few matches."""
-        cv2 = self.cv2
         sift = cv2.SIFT_create()
         (points_s, words_s), (points_t, words_t) = (
             sift.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in (source, target)
@@ -113,13 +111,12 @@ class Dis(OneByOne):
     name = "DIS"
 
     def __init__(self, preset: str = "medium") -> None:
-        self.cv2 = _opencv()
         self.preset = getattr(self.cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
-        self.identity = f"dis-1-{preset}-{self.cv2.__version__}"
+        self.identity = f"dis-1-{preset}-{cv2.__version__}"
 
     def match(self, source: Image, target: Image) -> Flow:
-        algorithm = self.cv2.DISOpticalFlow_create(self.preset)  # anew, because it keeps state between frames
-        grey_t, grey_s = _grey_frame(self.cv2, source, target)
+        algorithm = cv2.DISOpticalFlow_create(self.preset)  # anew, because it keeps state between frames
+        grey_t, grey_s = _grey_frame(source, target)
         return frame_to_source(np.asarray(algorithm.calc(grey_t, grey_s, None), np.float32), source.shape[:2])
 
 
@@ -129,12 +126,11 @@ class Farneback(OneByOne):
     name = "Farneback"
 
     def __init__(self) -> None:
-        self.cv2 = _opencv()
-        self.identity = f"farneback-1-{self.cv2.__version__}"
+        self.identity = f"farneback-1-{cv2.__version__}"
 
     def match(self, source: Image, target: Image) -> Flow:
-        grey_t, grey_s = _grey_frame(self.cv2, source, target)
-        flow = self.cv2.calcOpticalFlowFarneback(grey_t, grey_s, None, 0.5, 5, 15, 3, 7, 1.5, 0)
+        grey_t, grey_s = _grey_frame(source, target)
+        flow = cv2.calcOpticalFlowFarneback(grey_t, grey_s, None, 0.5, 5, 15, 3, 7, 1.5, 0)
         return frame_to_source(np.asarray(flow, np.float32), source.shape[:2])
 
 
@@ -150,14 +146,8 @@ def frame_to_source(flow: Flow, source_size: tuple[int, int]) -> Flow:
     return frame_flow_to_source(tensor, source_size)[0].numpy().transpose(1, 2, 0).copy()
 
 
-def _grey_frame(cv2: Any, source: Image, target: Image) -> tuple[Image, Image]:
+def _grey_frame(source: Image, target: Image) -> tuple[Image, Image]:
     """Target and source in grey, the source area-resized to the target's size."""
     if source.shape != target.shape:
         source = cv2.resize(source, (target.shape[1], target.shape[0]), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(target, cv2.COLOR_RGB2GRAY), cv2.cvtColor(source, cv2.COLOR_RGB2GRAY)
-
-
-def _opencv() -> Any:
-    with needed("this method needs OpenCV", "eval"):
-        import cv2
-    return cv2

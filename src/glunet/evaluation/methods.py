@@ -24,35 +24,43 @@ from glunet.evaluation.baselines import (
 from glunet.extras import needed
 
 if TYPE_CHECKING:
+    from glunet.inference.polish import Polish
+    from glunet.inference.search import Search
     from glunet.matcher import Matcher
     from glunet.speed import Speed
 
-NAMES = ("glunet", "identity", "sift", "dis", "farneback", "raft")
-DEFAULT = ("glunet", "dis", "sift", "identity")
+NAMES = ("glunet", "network", "identity", "sift", "dis", "farneback", "raft")
+DEFAULT = ("glunet", "network", "dis", "sift", "identity")
 
 
 def method(
     name: str,
     weights: str | Path = "glunet",
     device: str | None = None,
-    speed: "Speed" = "exact",
+    speed: "Speed | None" = None,
     flipping: bool | None = None,
+    search: "Search | None" = None,
+    polish: "Polish | None" = None,
 ) -> Method:
     """A method by its name on the command line.
 
     Args:
         name: one of `NAMES`.
-        weights, device, speed: for "glunet", as `glunet.load` takes them; the device also for "raft".
-        flipping: for "glunet", try the mirrored target as well (`glunet.load`); None where the protocol does.
+        weights, device, speed, search, polish: for "glunet" and "network", as `glunet.load` takes them; "network" is
+            without search and polish always. The device also for "raft".
+        flipping: for the two, try the mirrored target as well (`glunet.load`); None where the protocol does.
 
     Raises:
         GlunetError: no such name, or what it needs is not on this machine.
     """
-    if name == "glunet":
+    if name in ("glunet", "network"):
         from glunet import weight_files
 
-        matcher = weight_files.load(weights, device=device, flipping=bool(flipping), speed=speed)
-        return Glunet(matcher, may_flip=flipping is None)
+        around: dict[str, Any] = {"search": search, "polish": polish}
+        if name == "network":
+            around = {"search": "none", "polish": False}
+        matcher = weight_files.load(weights, device=device, flipping=bool(flipping), speed=speed, **around)
+        return Glunet(matcher, may_flip=flipping is None, name=name)
     if name == "raft":
         return Raft(device)
     baselines = {"identity": Identity, "sift": SiftHomography, "dis": Dis, "farneback": Farneback}
@@ -74,11 +82,15 @@ class Glunet:
         may_flip: try mirrored targets where a benchmark's protocol does.
     """
 
-    name = "glunet"
-
     def __init__(
-        self, matcher: "Matcher", batch: int | None = None, bfloat16: bool = False, may_flip: bool = True
+        self,
+        matcher: "Matcher",
+        batch: int | None = None,
+        bfloat16: bool = False,
+        may_flip: bool = True,
+        name: str = "glunet",
     ) -> None:
+        self.name = name
         made_by, device = matcher.provenance, matcher.device.type
         if bfloat16:
             matcher = matcher.at("fast")
@@ -94,6 +106,8 @@ class Glunet:
         self.identity = "-".join(("glunet", made_by.sha256 or "unsaved", code_version(), device, str(made_by.settings)))
 
     def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
+        if self.matcher.search != "none" or self.matcher.polish:
+            return [self.matcher.match(*pair, confidence=False).flow for pair in pairs]
         import torch
 
         source, target = (
@@ -156,7 +170,7 @@ class Raft(OneByOne):
 def code_version() -> str:
     """The package's version and a hash of the code that a prediction hangs on."""
     package = Path(__file__).parents[1]
-    files = [path for part in (".", "network", "flow") for path in sorted((package / part).glob("*.py"))]
+    files = [path for part in (".", "network", "flow", "inference") for path in sorted((package / part).glob("*.py"))]
     digest = hashlib.blake2b(digest_size=6)
     for path in files:
         digest.update(path.read_bytes())

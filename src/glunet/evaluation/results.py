@@ -120,7 +120,8 @@ class Results:
             "headline": {"group": self.benchmark.headline, "metric": self.benchmark.metrics[0], "value": self.headline},
             "figures": {g: {m: self.figure(m, g) for m in self.benchmark.metrics} for g in names},
             "pooled": {
-                g: {m: self.pooled(m, g) for m in self.benchmark.metrics if not m.startswith("auc")} for g in names
+                g: {m: self.pooled(m, g) for m in self.benchmark.metrics if not m.startswith(("auc", "median"))}
+                for g in names
             },
             "skipped": [asdict(skip) for skip in self.skipped],
             "scores": [score.to_json() for score in self.scores],
@@ -136,6 +137,8 @@ def figure(benchmark: Benchmark, scores: Sequence[Score], metric: str, group: st
         raise GlunetError(f"{benchmark.name}: no pair of {group!r} was measured.")
     if metric.startswith("auc"):
         return metrics.recall_auc([score.figure(metric) for score in chosen], float(metric.removeprefix("auc")))
+    if metric == "median":
+        return float(np.median([score.figure("aepe") for score in chosen]))
     if metric == "fl" or benchmark.over == "pixels":
         return _pooled(chosen, metric)
     if group == "all" and benchmark.over == "groups":

@@ -1,12 +1,14 @@
-"""Every set that lies in a folder of folders, found by the names they come in."""
+"""Every set that lies in a folder of folders, found by the names they come in; any folder with a pairs.csv, too."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from glunet.errors import GlunetError
 from glunet.evaluation.baselines import Method
 from glunet.evaluation.cache import Cache
 from glunet.evaluation.datasets import BENCHMARKS, Benchmark, Dataset
+from glunet.evaluation.datasets.pairs_csv import PAIRS
 from glunet.evaluation.results import Results, Score
 from glunet.evaluation.run import evaluate
 
@@ -16,6 +18,8 @@ Watch = Callable[[Benchmark, Method, int, int, list[Score]], None]
 
 def find(root: str | Path) -> list[tuple[Benchmark, Path | None]]:
     """The benchmarks whose folder is in `root`, in the order of the registry, and those that need none.
+
+    Then every folder that holds a pairs.csv, under its own name.
 
     Raises:
         GlunetError: no such folder.
@@ -28,6 +32,9 @@ def find(root: str | Path) -> list[tuple[Benchmark, Path | None]]:
         folder = next((root / name for name in benchmark.folders if (root / name).is_dir()), None)
         if folder is not None or not benchmark.needs_root:
             found.append((benchmark, folder))
+    for folder in sorted(root.iterdir()):
+        if (folder / "pairs.csv").is_file():
+            found.append((replace(PAIRS, name=folder.name, title=folder.name), folder))
     return found
 
 

@@ -10,7 +10,7 @@ from glunet.evaluation.datasets.base import Benchmark, FlowTruth, HomographyTrut
 from glunet.evaluation.metrics import corner_error, epe, fl_outliers
 from glunet.evaluation.results import Score
 
-PIXEL_THRESHOLDS = (1, 3, 5)
+PIXEL_THRESHOLDS = (1, 3, 5, 10)
 
 
 def check_sample(sample: Sample) -> None:

@@ -41,6 +41,8 @@ def label(metric: str) -> str:
     """A metric as a heading, with its unit."""
     if metric == "aepe":
         return "AEPE px"
+    if metric == "median":
+        return "median AEPE px"
     if metric == "fl":
         return "Fl %"
     if metric.startswith("auc"):
@@ -56,7 +58,7 @@ def text(metric: str, value: float | None) -> str:
     """A figure as a table shows it: pixels with two decimals, shares in percent with one."""
     if value is None:
         return ""
-    return f"{value:.2f}" if metric == "aepe" else f"{100 * value:.1f}"
+    return f"{value:.2f}" if metric in ("aepe", "median") else f"{100 * value:.1f}"
 
 
 def of_benchmark(results: Sequence[Results]) -> list[Table]:
@@ -85,8 +87,7 @@ def of_benchmark(results: Sequence[Results]) -> list[Table]:
     group = "" if benchmark.headline == "all" else f", {benchmark.headline}"
     tables = [Table(f"{benchmark.title}{group}", head, tuple(rows), tuple(notes))]
 
-    if len(first.groups) > 1:
-        metric = benchmark.metrics[0]
+    for metric in (benchmark.by_group or benchmark.metrics[:1]) if len(first.groups) > 1 else ():
         rows = [(r.method, *(text(metric, r.figure(metric, group)) for group in r.groups)) for r in results]
         for item in benchmark.published:
             figures = [item.figures.get((group, metric)) for group in first.groups]
@@ -109,11 +110,15 @@ def of_all(by_benchmark: Sequence[Sequence[Results]], missing: Sequence[str] = (
     for results in by_benchmark:
         benchmark = results[0].benchmark
         values = {r.method: r for r in results}
-        for metric in benchmark.summary or benchmark.metrics[:1]:
-            cells = [text(metric, values[m].figure(metric)) if m in values else "" for m in methods]
-            group = "" if benchmark.headline == "all" else f" ({benchmark.headline})"
-            published = _published_glunet(benchmark, metric)
-            rows.append((f"{benchmark.title}{group}, {label(metric)}", *cells, text(metric, published)))
+        summary = benchmark.summary or benchmark.metrics[:1]
+        shown = [(metric, benchmark.headline) for metric in summary]
+        if benchmark.by_group and len(results[0].groups) > 1:
+            shown += [(metric, group) for group in results[0].groups for metric in summary]
+        for metric, group in shown:
+            cells = [text(metric, values[m].figure(metric, group)) if m in values else "" for m in methods]
+            named = "" if group == "all" else f" ({group})"
+            published = _published_glunet(benchmark, metric) if group == benchmark.headline else None
+            rows.append((f"{benchmark.title}{named}, {label(metric)}", *cells, text(metric, published)))
         notes += [note for note in _notes(results) if note not in notes]
     if any(row[-1] for row in rows):
         notes.append("GLU-Net published: on the whole sets, by the GLU-Net repository and Truong et al., CVPR 2020.")

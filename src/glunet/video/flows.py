@@ -63,6 +63,7 @@ def flows(
     size: int | None = None,
     confidence: bool = True,
     known: Callable[[int, int], bool] = lambda target, source: False,
+    search: Search | None = None,
 ) -> Iterator[Step]:
     """Matches frame by frame; no more than two frames are held at a time.
 
@@ -73,6 +74,9 @@ def flows(
             later (or the other) one. "backward": the other way round.
         size: longer side that frames are brought down to; the flow is in pixels of these smaller frames.
         confidence: match both ways.
+        search: as for `glunet.load`, of every pair. None searches, if the matcher does, on pairs with a fixed frame, on
+            the first pair, and wherever one that was matched without a search does not look like the same thing, as at
+            a cut.
         known: asked with target and source; pairs for which it is true are not matched.
 
     Yields:
@@ -83,6 +87,7 @@ def flows(
     """
     fixed = None if against is None else _Seen(_one(frames, against), size)
     before: _Seen | None = None
+    first = True
     for frame in frames.read(wanted):
         if frame.pixels is None:
             yield Step(frame.number, frame.number, frame.time, None, frame.problem)
@@ -99,7 +104,12 @@ def flows(
             yield Step(*numbers, time, None)
             continue
         try:
-            match = matcher.match(source.encoded(matcher), target.encoded(matcher), confidence=confidence)
+            pair = source.encoded(matcher), target.encoded(matcher)
+            plain = search is None and fixed is None and not first
+            match = matcher.match(*pair, confidence=confidence, search="none" if plain else search)
+            if plain and match.verdict.same is False:
+                match = matcher.match(*pair, confidence=confidence)
+            first = False
         except GlunetError as error:
             yield Step(*numbers, time, None, str(error).rstrip("."))
         else:

@@ -40,6 +40,7 @@ class Plan:
         flow_max: length with full colour in the flow film, pixels; None for the longest so far (99 of 100 pixels).
         keep_going: broken frames are named and passed over.
         resume: flow files that are there already are left alone.
+        search: see `glunet.video.flows`.
     """
 
     wanted: range
@@ -53,6 +54,7 @@ class Plan:
     flow_max: float | None = None
     keep_going: bool = False
     resume: bool = False
+    search: Search | None = None
 
     def name(self, target: int, source: int) -> str:
         """Of the flow file on the target's grid that points into the source."""
@@ -239,8 +241,6 @@ def _check(frames: Frames, plan: Plan) -> None:
         raise GlunetError("Neither flow files nor a film are asked for: there is nothing to do.")
     if plan.resume and (plan.films or not plan.suffix):
         raise GlunetError("--resume goes on with flow files; a film is made in one go: run without --mp4.")
-    if "stabilised" in plan.films:
-        stabilise.opencv()
 
 
 def _settings(matcher: "Matcher", frames: Frames, plan: Plan) -> dict[str, Any]:

@@ -6,23 +6,19 @@ frames, similarities (shift, turn, scale) add up to a path; what each frame is o
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 
 from glunet.confidence import tolerance
 from glunet.errors import GlunetError
 from glunet.match import Match
-from glunet.models import apply_homography, opencv
+from glunet.models import apply_homography
 
 FEWEST = 0.25  # share of the points that must agree on a motion
 
 
 def homography(match: Match) -> np.ndarray | None:
-    """The 3 x 3 homography, target -> source, of most of the match; None where there is none.
-
-    Raises:
-        GlunetError: if OpenCV is missing.
-    """
-    opencv()
+    """The 3 x 3 homography, target -> source, of most of the match; None where there is none."""
     try:
         model = match.model("homography", threshold=tolerance(match.source_size), count=3000, least=0.3)
     except GlunetError:
@@ -31,12 +27,7 @@ def homography(match: Match) -> np.ndarray | None:
 
 
 def similarity(match: Match) -> np.ndarray | None:
-    """The 3 x 3 similarity, target -> source, of most of the match; None where there is none.
-
-    Raises:
-        GlunetError: if OpenCV is missing.
-    """
-    cv2 = opencv()
+    """The 3 x 3 similarity, target -> source, of most of the match; None where there is none."""
     points = match.sample(3000, least=0.3)
     if len(points.target) < 10:
         return None
@@ -81,7 +72,6 @@ def smooth_path(
 
 def seen_through(pixels: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A frame, H x W x 3 uint8, as a picture of `size` whose pixel x shows the frame's `matrix` @ x; black outside."""
-    cv2 = opencv()
     return cv2.warpPerspective(pixels, matrix, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 

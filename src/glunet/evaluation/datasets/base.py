@@ -91,6 +91,8 @@ class Benchmark:
         alphas: the fractions for PCK at alpha.
         flipping: the protocol lets a method try the mirrored target as well.
         summary: what a table of all sets shows, by default the headline.
+        by_group: metrics that are shown by group, by default the headline; where they are named, a table of all sets
+            shows its summary by group as well.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Benchmark:
     alphas: tuple[float, ...] = ()
     published: tuple[Published, ...] = ()
     summary: tuple[str, ...] = ()
+    by_group: tuple[str, ...] = ()
     flipping: bool = False
     needs_root: bool = True
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -72,8 +73,6 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     """Bilinear, OpenCV's, no antialias: how the official scripts bring HPatches to a common (height, width)."""
     if image.shape[:2] == size:
         return image
-    with needed("this evaluation set needs OpenCV", "eval"):
-        import cv2
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 

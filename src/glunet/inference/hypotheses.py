@@ -1,0 +1,152 @@
+"""Where a search may start from: homographies that could bring the source onto the target.
+
+They come from keypoints (SIFT, and SIFT of simulated views; or a user's own `PointSource`) or from a coarse grid of
+turns, zooms and tilts, of which the network's global level tells the likeliest (`glunet.inference.search`). All
+matrices lead from the target into the source, in pixels, as the flow does.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+
+from glunet.inference.likeness import Views, bytes_of
+from glunet.models import apply_homography, robust_homography
+
+# From the source and the target, H x W x 3 uint8, RGB, to points that match: N x 2 in the source, N x 2 in the target.
+PointSource: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+RATIO = 0.85  # of the distances to the nearest and second nearest descriptor (Lowe 2004)
+MOST_MODELS = 3  # homographies of one set of matches, each of what the earlier left over
+FEWEST = 12  # inliers of a homography
+CONTRAST = 0.02  # SIFT's threshold: half of the usual one, for dim and blurred images
+LONGEST, LONGEST_SIMULATED = 1024, 400  # px of the longer side that keypoints are looked for at
+MOST_POINTS, MOST_SIMULATED = 5000, 800  # keypoints of an image, and of each simulated view
+TILT = 2  # of the simulated views: OpenCV's AffineFeature simulates 1, 1.4 and 2 in several directions each
+
+
+class Hypothesis(NamedTuple):
+    """A guess at how the target lies in the source.
+
+    Attributes:
+        matrix: 3 x 3 homography, target to source, pixels.
+        origin: in words, for people: "keypoints", "turned by 90 degrees, zoomed by 2".
+        inliers: how many points agree on it; 0 where it came from none.
+    """
+
+    matrix: np.ndarray
+    origin: str
+    inliers: int = 0
+
+
+def from_keypoints(views: Views, simulate: bool = False) -> list[Hypothesis]:
+    """Homographies of SIFT matches (Lowe 2004), most inliers first.
+
+    Args:
+        simulate: match simulated views of both images, tilted and turned (ASIFT, Morel and Yu 2009): for strong
+            changes of viewpoint, at some ten times the cost.
+    """
+    ours, theirs = (_features(image, simulate) for image in (views.target, views.source))
+    target, source = matched(ours, theirs)
+    return homographies(source, target, views, "keypoints of simulated views" if simulate else "keypoints")
+
+
+def from_points(found: tuple[np.ndarray, np.ndarray], views: Views, origin: str) -> list[Hypothesis]:
+    """Homographies of what a user's `PointSource` returned: N x 2 in the source, N x 2 in the target."""
+    source, target = (np.asarray(points, np.float64).reshape(-1, 2) for points in found)
+    known = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
+    return homographies(source[known], target[known], views, origin)
+
+
+def homographies(source: np.ndarray, target: np.ndarray, views: Views, origin: str) -> list[Hypothesis]:
+    """Up to three plausible homographies by MAGSAC, the later ones of what the earlier left over."""
+    threshold = max(1.5, 0.004 * max(views.source.shape))
+    found = []
+    for _ in range(MOST_MODELS):
+        model = robust_homography(target, source, threshold) if len(target) >= FEWEST else None
+        if model is None or model[1].sum() < FEWEST:
+            break
+        inliers = model[1]
+        matrix = oriented(model[0], target[inliers], views.target.shape, views.source.shape)
+        if matrix is not None:
+            found.append(Hypothesis(matrix, origin, int(inliers.sum())))
+        source, target = source[~inliers], target[~inliers]
+    return found
+
+
+def oriented(
+    matrix: np.ndarray, points: np.ndarray, target_size: tuple[int, ...], source_size: tuple[int, ...]
+) -> np.ndarray | None:
+    """The homography with the sign that puts its points (N x 2, of the target) before its horizon; None if it cannot be.
+
+    It cannot if it mirrors, or if what is at the points grows or shrinks more than it does between two photographs.
+    Their corners say less: the horizon of a steep plane crosses its image.
+    """
+    depth = points @ matrix[2, :2] + matrix[2, 2]
+    sign = 1 if np.median(depth) > 0 else -1
+    matrix, depth = matrix * sign, depth * sign
+    if not (depth > 0).all():
+        return None
+    area = np.median(np.linalg.det(matrix) / depth**3) * np.prod(target_size) / np.prod(source_size)
+    return matrix if 0.001 < area < 1000 else None
+
+
+def matched(
+    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N x 2 each) whose descriptors are each other's nearest, and clearly nearer than the second."""
+    (points, words), (other_points, other_words) = ours, theirs
+    if min(len(words), len(other_words)) < 2:
+        return np.empty((0, 2)), np.empty((0, 2))
+    alike = words @ other_words.T
+    nearest = alike.argmax(axis=1)
+    rows = np.arange(len(words))
+    mutual = alike.argmax(axis=0)[nearest] == rows
+    first = alike[rows, nearest]
+    alike[rows, nearest] = -1
+    # Distances of unit vectors: |a - b|^2 = 2 - 2 a b.
+    clear = 1 - first < RATIO**2 * (1 - alike.max(axis=1))
+    return points[mutual & clear], other_points[nearest[mutual & clear]]
+
+
+def _features(image: np.ndarray, simulate: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Keypoints N x 2, pixels, and their descriptors N x 128, unit length (RootSIFT, Arandjelovic and Zisserman 2012)."""
+    height, width = image.shape
+    shrink = min(1.0, (LONGEST_SIMULATED if simulate else LONGEST) / max(height, width))
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    grey = bytes_of(image if shrink == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    finder: cv2.Feature2D = cv2.SIFT_create(MOST_SIMULATED if simulate else MOST_POINTS, contrastThreshold=CONTRAST)
+    if simulate:
+        finder = cv2.AffineFeature_create(finder, maxTilt=TILT)
+    found, words = finder.detectAndCompute(grey, None)
+    if words is None or not len(found):
+        return np.empty((0, 2)), np.empty((0, 128), np.float32)
+    points = (np.array([point.pt for point in found]) + 0.5) * (width / size[0], height / size[1]) - 0.5
+    return points, np.sqrt(words / np.maximum(words.sum(axis=1, keepdims=True), 1e-6))
+
+
+def coarse(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> list[Hypothesis]:
+    """The grid of turns, zooms and tilts about the images' middles; the images as they lie are the first."""
+    middles = [(np.array(size[::-1]) - 1) / 2 for size in (target_size, source_size)]
+    scale = (np.prod(source_size) / np.prod(target_size)) ** 0.5
+    plain = np.diag((source_size[1] / target_size[1], source_size[0] / target_size[0]))
+    grid = [("as it lies", plain)]
+    for turn in range(0, 360, 45):
+        for zoom in (1.0, 0.5, 2.0):
+            if turn or zoom != 1:
+                grid.append((f"turned by {turn} degrees, zoomed by {zoom:g}", scale * zoom * _turned(turn)))
+    for axis in range(0, 180, 45):
+        tilt = _turned(axis) @ np.diag((0.5, 1.0)) @ _turned(-axis)
+        grid.append((f"tilted by 60 degrees about {(axis + 90) % 180}", 1.2 * scale * tilt))
+    found = []
+    for words, linear in grid:
+        matrix = np.eye(3)
+        matrix[:2, :2], matrix[:2, 2] = linear, middles[1] - linear @ middles[0]
+        found.append(Hypothesis(matrix, words))
+    return found
+
+
+def _turned(degrees: float) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    return np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))

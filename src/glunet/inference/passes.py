@@ -1,0 +1,91 @@
+"""What the network does for a search: copies of the source through homographies, and the global level's scores of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glunet import confidence as trust
+from glunet.computation import Computation
+from glunet.encoded import Encoded, Size, together
+from glunet.flow import geometry
+from glunet.inference.hypotheses import Hypothesis
+from glunet.inference.likeness import grid
+from glunet.models import apply_homography
+from glunet.network.glunet import LNET_SIZE, GLUNet
+
+COMES_BACK = 6.0  # px of the 256 frame within which a cell counts as found
+_CELLS = 32  # of the side of level 3's grid
+_AT_ONCE = 9  # copies that are encoded in one batch on a GPU
+
+
+def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:
+    """The source on a grid of (height, width), through a homography that leads from there into it.
+
+    Where it shows nothing it is of its mean colour, and not valid.
+    """
+    there = apply_homography(matrix, grid(size).astype(np.float64))
+    height, width = source.size
+    inside = np.isfinite(there).all(-1) & (there >= -0.5).all(-1) & (there <= (width - 0.5, height - 0.5)).all(-1)
+    there = np.where(np.isfinite(there), there, -1e6)
+    pixels, device = source.pixels, source.pixels.device
+    # What becomes much smaller is averaged first, or fine texture would flicker.
+    shrink = _shrinking(there, inside)
+    if shrink > 1:
+        pixels = geometry.resize_area(pixels, (max(32, height // shrink), max(32, width // shrink)))
+    factor = np.array((pixels.shape[-1] / width, pixels.shape[-2] / height))
+    positions = torch.from_numpy((((there + 0.5) * factor - 0.5).transpose(2, 0, 1)[None]).astype(np.float32)).to(device)
+    seen = geometry.sample(pixels, positions, "border")
+    valid = inside
+    if source.valid is not None:
+        mask = geometry.resize_area(torch.from_numpy(source.valid)[None, None].float().to(device), pixels.shape[-2:])
+        valid = inside & (geometry.sample(mask, positions, "border")[0, 0] > 0.5).cpu().numpy()
+    mean = source.pixels.mean(dim=(2, 3), keepdim=True)
+    return Encoded(torch.where(torch.from_numpy(valid).to(device), seen, mean), valid, source.settings)
+
+
+def _shrinking(there: np.ndarray, inside: np.ndarray) -> int:
+    """How many source pixels lie between neighbours of the grid, in the middle of what is seen; at least 1."""
+    steps = np.linalg.norm(np.diff(there, axis=1), axis=-1)[inside[:, 1:] & inside[:, :-1]]
+    return max(1, int(np.median(steps))) if len(steps) else 1
+
+
+@torch.inference_mode()
+def global_scores(
+    computation: Computation, source: Encoded, target: Encoded, guesses: Sequence[Hypothesis]
+) -> list[float]:
+    """How much of the target comes back, by levels 4 and 3 alone, with the source warped by each hypothesis.
+
+    Returns:
+        Shares of level 3's cells, 0..1: those that are in view and return to within `COMES_BACK`.
+    """
+    network: Any = computation.inference
+    assert isinstance(network, GLUNet)
+    # From the 256 frame into the target, which it shows whole.
+    scale = np.array((target.size[1], target.size[0])) / LNET_SIZE
+    frame = np.array(((scale[0], 0, scale[0] / 2 - 0.5), (0, scale[1], scale[1] / 2 - 0.5), (0, 0, 1)))
+    copies = [warped(source, guess.matrix @ frame, (LNET_SIZE, LNET_SIZE)) for guess in guesses]
+    at_once = 1 if computation.device.type == "cpu" else _AT_ONCE
+    encoded = [
+        computation.encode(torch.cat([copy.pixels for copy in copies[i : i + at_once]]), (LNET_SIZE, LNET_SIZE))
+        for i in range(0, len(copies), at_once)
+    ]
+    theirs = together(encoded)
+    known = target.features(network, (LNET_SIZE, LNET_SIZE), lambda: computation.prepare(target.pixels, (256, 256)))
+    ours = type(known)(*(level.expand(len(copies), -1, -1, -1) for level in known))
+    there, back = (
+        geometry.scale_flow(network.coarse(*pair)[1], _CELLS / LNET_SIZE, _CELLS / LNET_SIZE)
+        for pair in ((ours, theirs), (theirs, ours))
+    )
+    shown = torch.stack([_cells(copy.valid, there.device) for copy in copies])
+    seen = geometry.in_view(there, (_CELLS, _CELLS)) & (geometry.warp(shown, there)[:, 0] > 0.5)
+    returned = trust.round_trip(there, back) * (LNET_SIZE / _CELLS) <= COMES_BACK
+    return (seen & returned).float().mean(dim=(1, 2)).tolist()
+
+
+def _cells(valid: np.ndarray | None, device: torch.device) -> Tensor:
+    """1 x 32 x 32: which share of each cell is valid."""
+    assert valid is not None
+    return geometry.resize_area(torch.from_numpy(valid)[None, None].float().to(device), (_CELLS, _CELLS))[0]

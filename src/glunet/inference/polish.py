@@ -1,0 +1,142 @@
+"""Polish: what the images themselves say more than the network, at the target's full size.
+
+Three steps, each of which may change a pixel's flow only where the images then look more alike:
+
+1. refine: the flow left over between the target and the warped source, by OpenCV's variational refinement (Brox et al.
+   2004, "High accuracy optical flow estimation based on a theory for warping"), at half the size;
+2. borrow: a pixel takes over the flow of one some pixels away. The network's finest level has a quarter of the size, so
+   that the flow of what is thin or at an edge is often right a few pixels beside it. Costs are compared after an
+   edge-aware filter of the target (He et al. 2010, "Guided image filtering"; Hosni et al. 2013 for costs);
+3. refine at the whole size.
+
+Pairs that do not look alike, two objects of a kind say, are left alone ("auto").
+"""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+
+from glunet.confidence import flow_tensor
+from glunet.errors import GlunetError
+from glunet.flow import geometry
+from glunet.inference.likeness import Views, blur, bytes_of, grid, length, warp
+
+Polish = Literal["auto"] | bool
+
+ALIKE = 0.4  # median correlation where there is texture; two objects of a kind reach 0.35, two views of one thing 0.5
+LONGEST = 4.0  # pixels by which one refinement may move a pixel: it is made for what is left over
+PER_PIXEL = 0.02  # gain in correlation that each pixel of motion beyond half a one must bring
+DISTANCES = (4, 8, 16)  # pixels from which a flow is borrowed, in eight directions each
+GAIN = 1.0  # grey levels by which a borrowed flow must fit better
+FITS = 20.0  # and how well it must fit, in grey levels
+APART = 1.0  # pixels by which a borrowed flow must differ: what differs less is left to the refinement
+_CAPS = (30, 30, 30, 0)  # of the cost: grey level, and its slopes, doubled
+_WINDOW, _EDGE = 3, 100.0  # of the edge-aware filter: radius, and the variance that counts as an edge
+
+
+def check_polish(polish: Polish) -> Polish:
+    """Raises a GlunetError for what `polish` cannot be."""
+    if polish not in ("auto", True, False) or isinstance(polish, int | float) and not isinstance(polish, bool):
+        raise GlunetError(f"polish={polish!r} came: it is 'auto' (where the images look alike), True or False.")
+    return polish
+
+
+def refined(flow: np.ndarray, views: Views) -> np.ndarray:
+    """The flow, sharper where the images say so.
+
+    Args:
+        flow: H x W x 2 float32, target into source, pixels.
+        views: the two images.
+
+    Returns:
+        H x W x 2 float32. A pixel that led out of the source, or to an invalid one, keeps its flow, and none comes to
+        do so.
+    """
+    return refine(borrow(refine(flow, views, shrink=2), views), views)
+
+
+def looks_alike(flow: np.ndarray, views: Views) -> bool:
+    """Whether the two images look alike where the flow says that they show the same."""
+    counted = views.in_view(flow) & views.textured
+    return bool(counted.any()) and float(np.median(views.correlation(flow)[counted])) >= ALIKE
+
+
+def refine(flow: np.ndarray, views: Views, shrink: int = 1) -> np.ndarray:
+    """The flow with the residual between target and warped source added, where that raises the local correlation.
+
+    Args:
+        shrink: find the residual at one part in so many of the size: it may then be so many times as long.
+    """
+    found = _plus(flow, _residual(views.target, warp(views.source, flow), shrink))
+    moved = length(found - flow)
+    gained = views.correlation(found) - views.correlation(flow)
+    better = (gained > PER_PIXEL * np.maximum(moved - 0.5, 0)) & (moved < LONGEST)
+    return np.where((better & views.in_view(flow) & views.in_view(found))[..., None], found, flow)
+
+
+def borrow(flow: np.ndarray, views: Views) -> np.ndarray:
+    """The flow, where another's from some pixels away fits clearly better."""
+    cost = _Cost(views)
+    (height, width), far = flow.shape[:2], max(DISTANCES)
+    padded = cv2.copyMakeBorder(flow, far, far, far, far, cv2.BORDER_REPLICATE)
+    best, chosen = np.minimum(cost(flow) - GAIN, FITS), flow.copy()
+    for distance in DISTANCES:
+        for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
+            top, left = far + y * distance, far + x * distance
+            other = padded[top : top + height, left : left + width]
+            differs = length(other - flow) > APART
+            if differs.any():
+                costs = cost(other)
+                better = differs & (costs < best) & views.in_view(other)
+                chosen[better], best[better] = other[better], costs[better]
+    return chosen
+
+
+class _Cost:
+    """How badly a flow fits at each pixel, in grey levels: truncated differences, filtered along the target's edges."""
+
+    def __init__(self, views: Views) -> None:
+        self.target, self.source = _planes(views.target), _planes(views.source)
+        self.grey, self.at = views.target, grid(views.target.shape)
+        self.mean = blur(self.grey, _WINDOW)
+        self.variance = blur(self.grey * self.grey, _WINDOW) - self.mean**2 + _EDGE
+
+    def __call__(self, flow: np.ndarray) -> np.ndarray:
+        # OpenCV's remap rounds positions to 1/32 px, which is enough to choose by.
+        seen = cv2.remap(self.source, self.at + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        apart = cv2.min(cv2.absdiff(self.target, seen), _CAPS).astype(np.float32)
+        apart = cv2.transform(apart, np.ones((1, 3), np.float32))
+        mean = blur(apart, _WINDOW)
+        slope = (blur(self.grey * apart, _WINDOW) - self.mean * mean) / self.variance
+        return blur(slope, _WINDOW) * self.grey + blur(mean - slope * self.mean, _WINDOW)
+
+
+def _planes(image: np.ndarray) -> np.ndarray:
+    """Grey level and slopes (doubled, 0 at 128) of each pixel, H x W x 3 uint8."""
+    slopes = [128 + 2 * cv2.Sobel(image, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
+    return np.dstack([bytes_of(plane) for plane in (image, *slopes)])
+
+
+def _residual(target: np.ndarray, seen: np.ndarray, shrink: int) -> np.ndarray:
+    """The flow from the target into what is seen there of the source, H x W x 2, found at 1 / shrink of the size."""
+    height, width = target.shape
+    size = (width // shrink, height // shrink)
+    if shrink > 1:
+        target, seen = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (target, seen))
+    solver = cv2.VariationalRefinement_create()
+    solver.setAlpha(5), solver.setDelta(5), solver.setGamma(10)
+    solver.setFixedPointIterations(5), solver.setSorIterations(15)
+    residual = np.zeros((*target.shape, 2), np.float32)
+    for _ in range(2):
+        residual = solver.calc(bytes_of(target), bytes_of(seen), residual)
+    if shrink > 1:
+        residual = cv2.resize(residual, (width, height)) * np.float32((width / size[0], height / size[1]))
+    return residual
+
+
+def _plus(flow: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """First the residual, then the flow from where that leads."""
+    there = torch.from_numpy((grid(flow.shape) + residual).transpose(2, 0, 1)[None])
+    return geometry.sample(flow_tensor(flow), there, "border")[0].numpy().transpose(1, 2, 0) + residual

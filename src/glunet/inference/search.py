@@ -1,0 +1,285 @@
+"""Search: lost pairs found. Hypotheses of how the target lies in the source, tried until the match agrees with itself.
+
+One pass of the network is lost where the views are too far apart: turned, tilted, zoomed. Two things are done with a
+hypothesis, a homography (`glunet.inference.hypotheses`):
+
+- *choose*: its own flow is taken wherever the images then look clearly more alike; nothing is computed by the network;
+- *pass*: the network matches again with the source warped by it (stage "H" of Truong et al.'s PDC-Net), and part by
+  part what returns to its place from there and back is taken, if the pair as a whole agrees with itself clearly better.
+
+Keypoints always come first, since they cost little. Simulated views, passes and the coarse grid follow only while the
+match agrees badly with itself.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glunet import confidence as trust
+from glunet.confidence import flow_tensor, tolerance
+from glunet.errors import GlunetError
+from glunet.flow import geometry
+from glunet.inference import hypotheses
+from glunet.inference.hypotheses import Hypothesis, PointSource, oriented
+from glunet.inference.likeness import Views, blur, grid, warp
+from glunet.models import apply_homography, robust_homography
+
+logger = logging.getLogger(__name__)
+
+Search = Literal["none", "auto", "full"]
+SEARCHES = get_args(Search)
+
+AGREES = 0.6  # agreement from which on a pair counts as found
+LOST = 0.4  # agreement below which the coarse grid is asked, too
+# A pass is accepted if the agreement rises by this much, and by this share of what it was.
+RISE, SHARE = 0.03, 0.15
+CERTAIN = 0.1  # agreement that a pair must have at least after a pass: less is chance
+# By how much more alike, in local correlation, the images must look with a hypothesis' flow, and how alike.
+MARGIN, LEAST = 0.02, 0.4
+PLANE = 0.6  # share of what has texture that must look more alike with one homography for the scene to be its plane
+EQUAL = 0.05  # how much less alike a plane's flow may look where there is nothing to tell by
+FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is not enough to go by
+MOST_PASSES = 2  # passes through hypotheses of one kind
+BETTER_THAN_UPRIGHT = 1.2  # by which the coarse score of a hypothesis must exceed that of the images as they lie
+LEAST_SCORE = 0.03  # and what it must be
+
+
+def check_search(search: Search) -> Search:
+    """Raises a GlunetError for a word that `search` cannot be."""
+    if search not in SEARCHES:
+        raise GlunetError(f"search={search!r} came: it is one of {', '.join(map(repr, SEARCHES))}.")
+    return search
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search did.
+
+    Attributes:
+        hypothesis: which hypotheses the match rests on, in words; "" where it is the network's first pass alone.
+        before, after: agreement of the first pass and of the result: the share of what both images see whose pixels come
+            back to within a tolerance (`glunet.confidence`), 0..1.
+    """
+
+    hypothesis: str
+    before: float
+    after: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "hypothesis": self.hypothesis,
+            "agreement_before": round(self.before, 4),
+            "agreement_after": round(self.after, 4),
+        }
+
+
+class TwoWay(NamedTuple):
+    """A flow, H x W x 2, target into source, and the flow back, H_source x W_source x 2; float32, pixels."""
+
+    flow: np.ndarray
+    backward: np.ndarray
+
+    @property
+    def reverse(self) -> "TwoWay":
+        """The same with the roles of the images exchanged."""
+        return TwoWay(self.backward, self.flow)
+
+    def round_trip(self) -> np.ndarray:
+        """How far from its place each target pixel comes back, in tolerances of the target: H x W."""
+        trip = trust.round_trip(flow_tensor(self.flow), flow_tensor(self.backward))[0].numpy()
+        return trip / tolerance(self.flow.shape[:2])
+
+
+# Matches again with the source warped by a target -> source homography: from the target's grid to itself.
+Pass = Callable[[np.ndarray], TwoWay]
+# Scores hypotheses by the network's global level, 0..1 each.
+Scores = Callable[[Sequence[Hypothesis]], list[float]]
+
+
+@dataclass
+class Searcher:
+    """A search on one pair.
+
+    Attributes:
+        views: the two images.
+        again: a pass of the network through a homography.
+        scores: of hypotheses, by the global level; None for a network without one.
+        sources: a user's own sources of matching points, given source and target.
+        how: "auto", or "full" for every hypothesis.
+        pictures: source and target, H x W x 3 uint8, for `sources`.
+    """
+
+    views: Views
+    again: Pass
+    scores: Scores | None
+    how: Search = "auto"
+    sources: Sequence[PointSource] = ()
+    pictures: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, first: TwoWay) -> tuple[TwoWay, Found]:
+        """The best match from the network's first pass on."""
+        self.best, self.origins = first, []
+        self.agreement = before = agreement(first, self.views)
+        guesses = hypotheses.from_keypoints(self.views)
+        for number, source in enumerate(self.sources if self.pictures else (), start=1):
+            guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
+        self._choose(guesses)
+        if self._goes_on(AGREES):
+            simulated = hypotheses.from_keypoints(self.views, simulate=True)
+            self._choose(simulated)
+            guesses += simulated
+        if self._goes_on(AGREES):
+            guesses.sort(key=lambda guess: -guess.inliers)
+            for guess in guesses[:MOST_PASSES]:
+                self._pass(guess)
+            self._pass_through_itself()
+        if self.scores is not None and self._goes_on(LOST):
+            self._coarse(self.scores)
+        logger.debug("agreement %.2f before, %.2f after %s", before, self.agreement, self.origins)
+        return self.best, Found(", ".join(dict.fromkeys(self.origins)), before, self.agreement)
+
+    def _goes_on(self, enough: float) -> bool:
+        return self.how == "full" or self.agreement < enough
+
+    def _choose(self, guesses: Sequence[Hypothesis]) -> None:
+        """Takes over the flow of homographies wherever the images then look more alike, there and back."""
+        if not guesses:
+            return
+        matrices = [guess.matrix for guess in guesses]
+        flow = choose(self.best.flow, self.views, matrices)
+        back = choose(self.best.backward, self.views.reverse, [np.linalg.inv(matrix) for matrix in matrices])
+        chosen = TwoWay(flow, back)
+        if (flow != self.best.flow).any():
+            after = agreement(chosen, self.views)
+            self.best, self.agreement = chosen, after
+            self.origins += [guess.origin for guess in guesses[:1]]
+
+    def _pass(self, guess: Hypothesis) -> bool:
+        """Matches again through a hypothesis; whether that was accepted."""
+        second = self.again(guess.matrix)
+        merged = better_parts(self.best, second, guess.matrix, self.views)
+        after = agreement(merged, self.views)
+        logger.debug("%s: agreement %.3f, was %.3f", guess.origin, after, self.agreement)
+        if after < max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN):
+            return False
+        self.best, self.agreement = merged, after
+        self.origins.append(guess.origin)
+        return True
+
+    def _pass_through_itself(self) -> None:
+        """Matches again through the homography of the best match there is."""
+        matrix = own_homography(self.best, self.views)
+        if matrix is not None and self._goes_on(AGREES):
+            self._pass(Hypothesis(matrix, "the match's own homography"))
+
+    def _coarse(self, scores: Scores) -> None:
+        guesses = hypotheses.coarse(self.views.target.shape, self.views.source.shape)
+        scored = scores(guesses)
+        order = np.argsort(scored)[::-1]
+        for place in order[: len(order) if self.how == "full" else MOST_PASSES]:
+            least = max(LEAST_SCORE, BETTER_THAN_UPRIGHT * scored[0])
+            if place and (self.how == "full" or scored[place] >= least) and self._pass(guesses[place]):
+                self._pass_through_itself()
+            if self.how != "full" and self.agreement >= LOST:
+                break
+
+
+def agreement(ways: TwoWay, views: Views) -> float:
+    """The share of what both images see that comes back to within a tolerance, 0..1.
+
+    What an image shows and the other does not is in nobody's power to match, and a flow leads it anywhere: so the
+    larger share of the two directions counts. Of an image at least a fifth must be in view, or its share is of that.
+    """
+    shares = []
+    for way, seen_by in ((ways, views), (ways.reverse, views.reverse)):
+        seen = seen_by.in_view(way.flow)
+        back = seen & (way.round_trip() <= 1)
+        shares.append(back.sum() / max(seen.sum(), FEWEST_IN_VIEW * seen.size))
+    return float(max(shares))
+
+
+def choose(flow: np.ndarray, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """The flow, and that of target -> source homographies wherever the images look clearly more alike with it.
+
+    Compared are local correlations, averaged over a 64th of the target's longer side.
+    """
+    radius = max(2, max(flow.shape) // 64)
+
+    def alike(flow: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        return blur(np.where(seen, views.correlation(flow), -1).astype(np.float32), radius)
+
+    own = alike(flow, views.in_view(flow))
+    best, chosen = own.copy(), flow.copy()
+    for matrix in matrices:
+        offered = homography_flow(matrix, flow.shape)
+        seen = views.in_view(offered)
+        with_it = alike(offered, seen)
+        told = seen & views.textured
+        wins = (with_it > own + MARGIN) & (with_it > LEAST)
+        # Where one plane fits nearly everything that can be told, it is the scene, and holds on bare walls as well.
+        margin = -EQUAL if told.mean() > FEWEST_IN_VIEW and wins[told].mean() > PLANE else MARGIN
+        better = seen & (with_it > best + margin) & (with_it > (LEAST if margin > 0 else -1))
+        chosen[better] = offered[better]
+        best[better] = with_it[better]
+    return chosen
+
+
+def better_parts(first: TwoWay, second: TwoWay, matrix: np.ndarray, views: Views) -> TwoWay:
+    """Part by part, in both directions, what comes back closer to its place.
+
+    Args:
+        first: of the images as they are.
+        second: of the source warped by `matrix`, target -> source: on the target's grid, both ways.
+    """
+    inverse = np.linalg.inv(matrix)
+    size = first.flow.shape
+    # There: where the second pass leads, and through the homography into the source.
+    offered = _finite(apply_homography(matrix, (grid(size) + second.flow).astype(np.float64)) - grid(size))
+    # Back: from the source through the homography, and from there by the second pass.
+    seen_at = apply_homography(inverse, grid(first.backward.shape).astype(np.float64))
+    inside = np.isfinite(seen_at).all(-1) & (seen_at >= 0).all(-1) & (seen_at <= (size[1] - 1, size[0] - 1)).all(-1)
+    to_there = np.where(inside[..., None], seen_at - grid(first.backward.shape), -1e6).astype(np.float32)
+    offered_back = np.where(inside[..., None], to_there + warp(second.backward, to_there), -1e6).astype(np.float32)
+    trips = second.round_trip(), warp(second.reverse.round_trip(), to_there)
+    flow = _better(first.flow, first.round_trip(), offered, trips[0], views)
+    backward = _better(first.backward, first.reverse.round_trip(), offered_back, trips[1], views.reverse)
+    return TwoWay(flow, backward)
+
+
+def _better(flow: np.ndarray, trip: np.ndarray, offered: np.ndarray, its: np.ndarray, views: Views) -> np.ndarray:
+    """`offered` where its round trips, over a sixteenth of the longer side, are shorter than the flow's own."""
+    radius = max(2, max(flow.shape) // 32)
+    seen = views.in_view(offered)
+    own, other = (np.log(np.minimum(t, 1e4) + 0.1).astype(np.float32) for t in (trip, its))
+    shorter = blur(np.where(seen, other, own), radius) < blur(own, radius)
+    return np.where((seen & shorter)[..., None], offered, flow)
+
+
+def own_homography(ways: TwoWay, views: Views, points: int = 3000) -> np.ndarray | None:
+    """The homography that most pixels agree on of those that come back; None where it is none or few do."""
+    kept = views.in_view(ways.flow) & (ways.round_trip() <= 2)
+    step = max(1, round((kept.sum() / points) ** 0.5))
+    y, x = np.nonzero(kept[::step, ::step])
+    target = np.stack((x, y), axis=-1).astype(np.float64) * step
+    source = target + ways.flow[y * step, x * step]
+    model = robust_homography(target, source, tolerance(ways.backward.shape[:2])) if len(target) >= 50 else None
+    if model is None or model[1].sum() < 50:
+        return None
+    return oriented(model[0], target[model[1]], ways.flow.shape[:2], ways.backward.shape[:2])
+
+
+def homography_flow(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """The flow of a target -> source homography, H x W x 2 float32; far outside on its horizon and beyond."""
+    at = grid(size)
+    return _finite(apply_homography(matrix, at.astype(np.float64)) - at)
+
+
+def _finite(flow: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(flow, nan=-1e6, posinf=1e6, neginf=-1e6).clip(-1e6, 1e6).astype(np.float32)
