@@ -22,7 +22,7 @@ MOST_MODELS = 3  # homographies of one set of matches, each of what the earlier 
 FEWEST = 12  # inliers of a homography
 CONTRAST = 0.02  # SIFT's threshold: half of the usual one, for dim and blurred images
 LONGEST, LONGEST_SIMULATED = 1024, 400  # px of the longer side that keypoints are looked for at
-MOST_POINTS, MOST_SIMULATED = 5000, 800  # keypoints of an image, and of each simulated view
+MOST_POINTS, MOST_SIMULATED = 4000, 500  # keypoints of an image, and of each simulated view
 TILT = 2  # of the simulated views: OpenCV's AffineFeature simulates 1, 1.4 and 2 in several directions each
 
 

@@ -27,7 +27,7 @@ from glunet.errors import GlunetError
 from glunet.flow import geometry
 from glunet.inference import hypotheses
 from glunet.inference.hypotheses import Hypothesis, PointSource, oriented
-from glunet.inference.likeness import Views, blur, grid, warp
+from glunet.inference.likeness import Views, blur, grid, length, warp
 from glunet.models import apply_homography, robust_homography
 
 logger = logging.getLogger(__name__)
@@ -43,11 +43,13 @@ CERTAIN = 0.1  # agreement that a pair must have at least after a pass: less is 
 # By how much more alike, in local correlation, the images must look with a hypothesis' flow, and how alike.
 MARGIN, LEAST = 0.02, 0.4
 PLANE = 0.6  # share of what has texture that must look more alike with one homography for the scene to be its plane
+ONE_PLANE = 0.8  # share of what comes back that must lie on a plane for it to be continued
 EQUAL = 0.05  # how much less alike a plane's flow may look where there is nothing to tell by
 FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is not enough to go by
 MOST_PASSES = 2  # passes through hypotheses of one kind
-BETTER_THAN_UPRIGHT = 1.2  # by which the coarse score of a hypothesis must exceed that of the images as they lie
+BETTER = 1.2  # by which the coarse score of a hypothesis must exceed that of the images as they lie
 LEAST_SCORE = 0.03  # and what it must be
+SURE = 100  # inliers of a homography that is no chance
 
 
 def check_search(search: Search) -> Search:
@@ -127,26 +129,37 @@ class Searcher:
         """The best match from the network's first pass on."""
         self.best, self.origins = first, []
         self.agreement = before = agreement(first, self.views)
-        guesses = hypotheses.from_keypoints(self.views)
+        self.guesses = hypotheses.from_keypoints(self.views)
         for number, source in enumerate(self.sources if self.pictures else (), start=1):
-            guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
-        self._choose(guesses)
+            self.guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
+        self._choose(self.guesses)
         if self._goes_on(AGREES):
             simulated = hypotheses.from_keypoints(self.views, simulate=True)
             self._choose(simulated)
-            guesses += simulated
+            self.guesses += simulated
         if self._goes_on(AGREES):
-            guesses.sort(key=lambda guess: -guess.inliers)
-            for guess in guesses[:MOST_PASSES]:
+            for guess in sorted(self.guesses, key=lambda guess: -guess.inliers)[:MOST_PASSES]:
                 self._pass(guess)
             self._pass_through_itself()
         if self.scores is not None and self._goes_on(LOST):
             self._coarse(self.scores)
+        flow = extended(self.best, self.views, [guess.matrix for guess in self.guesses])
         logger.debug("agreement %.2f before, %.2f after %s", before, self.agreement, self.origins)
-        return self.best, Found(", ".join(dict.fromkeys(self.origins)), before, self.agreement)
+        found = Found(", ".join(dict.fromkeys(self.origins)), before, self.agreement)
+        return TwoWay(flow, self.best.backward), found
 
     def _goes_on(self, enough: float) -> bool:
-        return self.how == "full" or self.agreement < enough
+        """Whether to look further: everything is wanted, or the match agrees badly and no hypothesis is sure."""
+        return self.how == "full" or (self.agreement < enough and not any(map(self._sure, self.guesses)))
+
+    def _sure(self, guess: Hypothesis) -> bool:
+        """Whether so many points stand for a hypothesis that it is no chance, and the match follows it."""
+        if guess.inliers < SURE:
+            return False
+        offered = homography_flow(guess.matrix, self.best.flow.shape)
+        seen = self.views.in_view(offered)
+        near = length(offered - self.best.flow) <= tolerance(self.views.source.shape)  # type: ignore[arg-type]
+        return bool(seen.any()) and near[seen].mean() > 0.5
 
     def _choose(self, guesses: Sequence[Hypothesis]) -> None:
         """Takes over the flow of homographies wherever the images then look more alike, there and back."""
@@ -155,40 +168,48 @@ class Searcher:
         matrices = [guess.matrix for guess in guesses]
         flow = choose(self.best.flow, self.views, matrices)
         back = choose(self.best.backward, self.views.reverse, [np.linalg.inv(matrix) for matrix in matrices])
-        chosen = TwoWay(flow, back)
         if (flow != self.best.flow).any():
-            after = agreement(chosen, self.views)
-            self.best, self.agreement = chosen, after
-            self.origins += [guess.origin for guess in guesses[:1]]
+            self.best = TwoWay(flow, back)
+            self.agreement = agreement(self.best, self.views)
+            self.origins.append(guesses[0].origin)
 
     def _pass(self, guess: Hypothesis) -> bool:
         """Matches again through a hypothesis; whether that was accepted."""
-        second = self.again(guess.matrix)
-        merged = better_parts(self.best, second, guess.matrix, self.views)
-        after = agreement(merged, self.views)
-        logger.debug("%s: agreement %.3f, was %.3f", guess.origin, after, self.agreement)
+        return self._accept(self._passed(self.best, guess.matrix), guess.origin)
+
+    def _passed(self, ways: TwoWay, matrix: np.ndarray) -> TwoWay:
+        return better_parts(ways, self.again(matrix), matrix, self.views)
+
+    def _accept(self, offered: TwoWay, origin: str) -> bool:
+        after = agreement(offered, self.views)
+        logger.debug("%s: agreement %.3f, was %.3f", origin, after, self.agreement)
         if after < max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN):
             return False
-        self.best, self.agreement = merged, after
-        self.origins.append(guess.origin)
+        self.best, self.agreement = offered, after
+        self.origins.append(origin)
         return True
 
     def _pass_through_itself(self) -> None:
-        """Matches again through the homography of the best match there is."""
-        matrix = own_homography(self.best, self.views)
-        if matrix is not None and self._goes_on(AGREES):
-            self._pass(Hypothesis(matrix, "the match's own homography"))
+        """Matches again through the homography of the best match there is, as long as that helps."""
+        for _ in range(MOST_PASSES):
+            matrix = own_homography(self.best, self.views) if self._goes_on(AGREES) else None
+            if matrix is None or not self._pass(Hypothesis(matrix, "the match's own homography")):
+                return
 
     def _coarse(self, scores: Scores) -> None:
+        """Matches through the coarse hypothesis that scores best, and at once through the homography of what comes."""
         guesses = hypotheses.coarse(self.views.target.shape, self.views.source.shape)
         scored = scores(guesses)
         order = np.argsort(scored)[::-1]
-        for place in order[: len(order) if self.how == "full" else MOST_PASSES]:
-            least = max(LEAST_SCORE, BETTER_THAN_UPRIGHT * scored[0])
-            if place and (self.how == "full" or scored[place] >= least) and self._pass(guesses[place]):
+        for place in order[: len(order) if self.how == "full" else 1]:
+            if not place or (self.how != "full" and scored[place] < max(LEAST_SCORE, BETTER * scored[0])):
+                continue
+            offered = self._passed(self.best, guesses[place].matrix)
+            matrix = own_homography(offered, self.views)
+            if matrix is not None:
+                offered = self._passed(offered, matrix)
+            if self._accept(offered, guesses[place].origin):
                 self._pass_through_itself()
-            if self.how != "full" and self.agreement >= LOST:
-                break
 
 
 def agreement(ways: TwoWay, views: Views) -> float:
@@ -229,6 +250,21 @@ def choose(flow: np.ndarray, views: Views, matrices: Sequence[np.ndarray]) -> np
         chosen[better] = offered[better]
         best[better] = with_it[better]
     return chosen
+
+
+def extended(ways: TwoWay, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """The flow, where it does not come back that of the one plane on which nearly everything lies that does.
+
+    There it is a guess anyway. The way back stays as it is, so that confidence stays low.
+    """
+    back = views.in_view(ways.flow) & (ways.round_trip() <= 1)
+    near = max(1.0, 0.004 * max(views.source.shape))
+    own = own_homography(ways, views) if back.mean() > FEWEST_IN_VIEW / 2 else None
+    for matrix in (*matrices, *(() if own is None else (own,))):
+        plane = homography_flow(matrix, ways.flow.shape)
+        if back.any() and (length(plane - ways.flow)[back] <= near).mean() > ONE_PLANE:
+            return np.where((back | (np.abs(plane) > 1e5).any(-1))[..., None], ways.flow, plane)
+    return ways.flow
 
 
 def better_parts(first: TwoWay, second: TwoWay, matrix: np.ndarray, views: Views) -> TwoWay:
