@@ -73,7 +73,7 @@ def test_bfloat16_is_measured_once() -> None:
 
 
 def test_another_speed_is_refused() -> None:
-    with pytest.raises(GlunetError, match="speed 'slow' came"):
+    with pytest.raises(GlunetError, match="speed='slow' came.*'auto', 'fast', 'exact'"):
         matcher(speed="slow")
 
 
@@ -99,8 +99,19 @@ def test_the_network_may_change() -> None:
 
 
 def test_glunet_load_takes_a_speed() -> None:
-    assert glunet.load(device="cpu", speed="fast").computation.speed == "fast"
-    assert glunet.load(device="cpu").computation.speed == "exact"
+    here = "fast" if speed.bfloat16_pays(torch.device("cpu")) else "exact"
+    for asked in ("fast", "auto", None):
+        made = glunet.load(device="cpu", speed=asked)
+        assert made.computation.speed == here
+        assert made.provenance.settings.get("speed", "exact") == here
+    assert glunet.load(device="cpu", speed="exact").computation.speed == "exact"
+
+
+def test_where_bfloat16_does_not_pay_auto_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "bfloat16_pays", lambda device: False)
+    made = glunet.load(device="cpu", speed="auto")
+    assert made.computation.speed == "exact"
+    assert "speed" not in made.provenance.settings
 
 
 @torch.no_grad()

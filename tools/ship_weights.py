@@ -22,6 +22,9 @@ CARD = {
     "iterative_refinement": True,
     "pyramid": True,
     "passes": 2,
+    "search": "auto",
+    "polish": "auto",
+    "speed": "auto",
 }
 
 

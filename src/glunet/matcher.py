@@ -341,9 +341,9 @@ class Matcher:
                 seen,
                 again,
                 scores if isinstance(self.computation.config, GLUNetConfig) else None,
+                (source.picture, target.picture),
                 search,
                 self.points,
-                (source.picture, target.picture),
             )
             with threads():
                 (flow, backward), found = searcher(TwoWay(flow, backward))
@@ -439,8 +439,8 @@ class Matcher:
 
 
 def _views(source: Encoded, target: Encoded) -> Views:
-    pixels = [image.pixels[0].permute(1, 2, 0).float().cpu().numpy() for image in (source, target)]
-    return views(*pixels, source.valid, target.valid)
+    pixels = (image.pixels[0].permute(1, 2, 0).float().cpu().numpy() for image in (source, target))
+    return views(next(pixels), next(pixels), source.valid, target.valid)
 
 
 def _as_it_is(images: Tensor, name: str) -> Tensor:

@@ -88,8 +88,8 @@ def load(
             hypotheses tried on those that agree badly with themselves (`glunet.inference.search`); "full" tries every
             one; "none" is the network's one pass. None takes what the weights were made for ("none" for official
             checkpoints).
-        polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`), True
-            everywhere, False not at all. None takes what the weights were made for (False for official checkpoints).
+        polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`),
+            True everywhere, False not at all. None takes what the weights were made for (False for official ones).
         points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
             target (H x W x 3 uint8, RGB) to N x 2 points of the source and N x 2 of the target, in pixels.
 

@@ -27,7 +27,7 @@ def evaluate(
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     method: Annotated[
         list[str] | None,
-        typer.Option(help="glunet, network (without search and polish), identity, sift, dis, farneback or raft; several."),
+        typer.Option(help="glunet, network (no search, no polish), identity, sift, dis, farneback or raft."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of a set, spread evenly.")] = None,
     out: Annotated[Path, typer.Option(help="Where results.json, results.md, predictions and pictures go.")] = Path(

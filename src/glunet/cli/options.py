@@ -9,7 +9,7 @@ SearchOption = Annotated[
     Any,
     typer.Option(
         "--search",
-        help="none, auto (find pairs that one pass loses) or full (try every hypothesis); by default as the weights say.",
+        help="none, auto (find pairs that one pass loses) or full (try everything); by default as the weights say.",
         show_default=False,
         metavar="HOW",
         parser=str,

@@ -4,7 +4,7 @@ Images are H x W x 3 uint8 RGB; the flow is H x W x 2 float32 on the target's gr
 the method with everything its answer hangs on, which is what a cache is keyed by.
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -111,7 +111,7 @@ class Dis(OneByOne):
     name = "DIS"
 
     def __init__(self, preset: str = "medium") -> None:
-        self.preset = getattr(self.cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
+        self.preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}")
         self.identity = f"dis-1-{preset}-{cv2.__version__}"
 
     def match(self, source: Image, target: Image) -> Flow:

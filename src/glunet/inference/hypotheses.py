@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from glunet.inference.likeness import Views, bytes_of
-from glunet.models import apply_homography, robust_homography
+from glunet.models import robust_homography
 
 # From the source and the target, H x W x 3 uint8, RGB, to points that match: N x 2 in the source, N x 2 in the target.
 PointSource: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -78,9 +78,9 @@ def homographies(source: np.ndarray, target: np.ndarray, views: Views, origin: s
 def oriented(
     matrix: np.ndarray, points: np.ndarray, target_size: tuple[int, ...], source_size: tuple[int, ...]
 ) -> np.ndarray | None:
-    """The homography with the sign that puts its points (N x 2, of the target) before its horizon; None if it cannot be.
+    """The homography with the sign that puts its points (N x 2, of the target) before its horizon; None if none does.
 
-    It cannot if it mirrors, or if what is at the points grows or shrinks more than it does between two photographs.
+    None does if it mirrors, or if what is at the points grows or shrinks more than it does between two photographs.
     Their corners say less: the horizon of a steep plane crosses its image.
     """
     depth = points @ matrix[2, :2] + matrix[2, 2]
@@ -111,7 +111,7 @@ def matched(
 
 
 def _features(image: np.ndarray, simulate: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints N x 2, pixels, and their descriptors N x 128, unit length (RootSIFT, Arandjelovic and Zisserman 2012)."""
+    """Keypoints N x 2, pixels, and descriptors N x 128, unit length (RootSIFT, Arandjelovic and Zisserman 2012)."""
     height, width = image.shape
     shrink = min(1.0, (LONGEST_SIMULATED if simulate else LONGEST) / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))

@@ -37,7 +37,7 @@ class Views:
 
     def in_view(self, flow: np.ndarray) -> np.ndarray:
         """Where a valid pixel of the target leads into the source, and there to a valid one: H x W, bool."""
-        seen = geometry.in_view(flow_tensor(flow), self.source.shape)[0].numpy()  # type: ignore[arg-type]
+        seen = geometry.in_view(flow_tensor(flow), self.source.shape)[0].numpy()
         if self.source_valid is not None:
             seen = seen & (warp(self.source_valid.astype(np.float32), flow) > 0.5)
         return seen if self.target_valid is None else seen & self.target_valid
@@ -76,12 +76,12 @@ def views(
     low, high = np.percentile(np.concatenate([image[::4, ::4].ravel() for image in grey]), (0.5, 99.5))
     if 0 < high - low < SPAN:
         grey = [np.clip((image - low) * (255 / (high - low)), 0, 255).astype(np.float32) for image in grey]
-    return Views(*grey, source_valid, target_valid)
+    return Views(grey[0], grey[1], source_valid, target_valid)
 
 
 @contextmanager
 def threads() -> Iterator[None]:
-    """While it lasts, OpenCV computes with as many threads as PyTorch may: where the one is held back, so is the other."""
+    """While it lasts, OpenCV has as many threads as PyTorch: where the one is held back, so is the other."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(torch.get_num_threads())
     try:

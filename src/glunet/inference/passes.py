@@ -1,4 +1,4 @@
-"""What the network does for a search: copies of the source through homographies, and the global level's scores of them."""
+"""What the network does for a search: the source through homographies, and the global level's scores of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +36,8 @@ def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:
     if shrink > 1:
         pixels = geometry.resize_area(pixels, (max(32, height // shrink), max(32, width // shrink)))
     factor = np.array((pixels.shape[-1] / width, pixels.shape[-2] / height))
-    positions = torch.from_numpy((((there + 0.5) * factor - 0.5).transpose(2, 0, 1)[None]).astype(np.float32)).to(device)
+    there = ((there + 0.5) * factor - 0.5).astype(np.float32)
+    positions = torch.from_numpy(there.transpose(2, 0, 1)[None]).to(device)
     seen = geometry.sample(pixels, positions, "border")
     valid = inside
     if source.valid is not None:

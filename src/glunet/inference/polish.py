@@ -38,7 +38,7 @@ _WINDOW, _EDGE = 3, 100.0  # of the edge-aware filter: radius, and the variance 
 
 def check_polish(polish: Polish) -> Polish:
     """Raises a GlunetError for what `polish` cannot be."""
-    if polish not in ("auto", True, False) or isinstance(polish, int | float) and not isinstance(polish, bool):
+    if polish not in ("auto", True, False) or (isinstance(polish, int | float) and not isinstance(polish, bool)):
         raise GlunetError(f"polish={polish!r} came: it is 'auto' (where the images look alike), True or False.")
     return polish
 
@@ -132,7 +132,7 @@ def _residual(target: np.ndarray, seen: np.ndarray, shrink: int) -> np.ndarray:
     for _ in range(2):
         residual = solver.calc(bytes_of(target), bytes_of(seen), residual)
     if shrink > 1:
-        residual = cv2.resize(residual, (width, height)) * np.float32((width / size[0], height / size[1]))
+        residual = cv2.resize(residual, (width, height)) * np.array((width / size[0], height / size[1]), np.float32)
     return residual
 
 

@@ -13,18 +13,14 @@ match agrees badly with itself.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from glunet import confidence as trust
 from glunet.confidence import flow_tensor, tolerance
 from glunet.errors import GlunetError
-from glunet.flow import geometry
 from glunet.inference import hypotheses
 from glunet.inference.hypotheses import Hypothesis, PointSource, oriented
 from glunet.inference.likeness import Views, blur, grid, length, warp
@@ -42,6 +38,7 @@ RISE, SHARE = 0.03, 0.15
 CERTAIN = 0.1  # agreement that a pair must have at least after a pass: less is chance
 # By how much more alike, in local correlation, the images must look with a hypothesis' flow, and how alike.
 MARGIN, LEAST = 0.02, 0.4
+FEWEST_ALIKE = 0.2  # share of what is in view of a homography that must look alike: chance makes some of everything
 PLANE = 0.6  # share of what has texture that must look more alike with one homography for the scene to be its plane
 ONE_PLANE = 0.8  # share of what comes back that must lie on a plane for it to be continued
 EQUAL = 0.05  # how much less alike a plane's flow may look where there is nothing to tell by
@@ -49,6 +46,7 @@ FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is n
 MOST_PASSES = 2  # passes through hypotheses of one kind
 BETTER = 1.2  # by which the coarse score of a hypothesis must exceed that of the images as they lie
 LEAST_SCORE = 0.03  # and what it must be
+CLEAR_SCORE, CLEARLY_BETTER = 0.06, 3.0  # the same, for one that is taken if the match is at all better with it
 SURE = 100  # inliers of a homography that is no chance
 
 
@@ -65,8 +63,8 @@ class Found:
 
     Attributes:
         hypothesis: which hypotheses the match rests on, in words; "" where it is the network's first pass alone.
-        before, after: agreement of the first pass and of the result: the share of what both images see whose pixels come
-            back to within a tolerance (`glunet.confidence`), 0..1.
+        before, after: agreement of the first pass and of the result: the share of what both images see that comes back
+            to within a tolerance (`glunet.confidence`), 0..1.
     """
 
     hypothesis: str
@@ -113,24 +111,25 @@ class Searcher:
         views: the two images.
         again: a pass of the network through a homography.
         scores: of hypotheses, by the global level; None for a network without one.
-        sources: a user's own sources of matching points, given source and target.
-        how: "auto", or "full" for every hypothesis.
         pictures: source and target, H x W x 3 uint8, for `sources`.
+        how: "auto", or "full" for every hypothesis.
+        sources: a user's own sources of matching points.
     """
 
     views: Views
     again: Pass
     scores: Scores | None
+    pictures: tuple[np.ndarray, np.ndarray]
     how: Search = "auto"
     sources: Sequence[PointSource] = ()
-    pictures: tuple[np.ndarray, np.ndarray] | None = None
 
     def __call__(self, first: TwoWay) -> tuple[TwoWay, Found]:
         """The best match from the network's first pass on."""
-        self.best, self.origins = first, []
+        self.best = first
+        self.origins: list[str] = []
         self.agreement = before = agreement(first, self.views)
         self.guesses = hypotheses.from_keypoints(self.views)
-        for number, source in enumerate(self.sources if self.pictures else (), start=1):
+        for number, source in enumerate(self.sources, start=1):
             self.guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
         self._choose(self.guesses)
         if self._goes_on(AGREES):
@@ -158,7 +157,7 @@ class Searcher:
             return False
         offered = homography_flow(guess.matrix, self.best.flow.shape)
         seen = self.views.in_view(offered)
-        near = length(offered - self.best.flow) <= tolerance(self.views.source.shape)  # type: ignore[arg-type]
+        near = length(offered - self.best.flow) <= tolerance(self.views.source.shape)
         return bool(seen.any()) and near[seen].mean() > 0.5
 
     def _choose(self, guesses: Sequence[Hypothesis]) -> None:
@@ -180,10 +179,12 @@ class Searcher:
     def _passed(self, ways: TwoWay, matrix: np.ndarray) -> TwoWay:
         return better_parts(ways, self.again(matrix), matrix, self.views)
 
-    def _accept(self, offered: TwoWay, origin: str) -> bool:
+    def _accept(self, offered: TwoWay, origin: str, clear: bool = False) -> bool:
+        """Takes what is offered if it agrees clearly better; where its score was `clear`, if at all better."""
         after = agreement(offered, self.views)
         logger.debug("%s: agreement %.3f, was %.3f", origin, after, self.agreement)
-        if after < max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN):
+        least = self.agreement if clear else max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN)
+        if after <= least:
             return False
         self.best, self.agreement = offered, after
         self.origins.append(origin)
@@ -208,7 +209,8 @@ class Searcher:
             matrix = own_homography(offered, self.views)
             if matrix is not None:
                 offered = self._passed(offered, matrix)
-            if self._accept(offered, guesses[place].origin):
+            clear = scored[place] >= max(CLEAR_SCORE, CLEARLY_BETTER * scored[0])
+            if self._accept(offered, guesses[place].origin, clear):
                 self._pass_through_itself()
 
 
@@ -243,6 +245,8 @@ def choose(flow: np.ndarray, views: Views, matrices: Sequence[np.ndarray]) -> np
         seen = views.in_view(offered)
         with_it = alike(offered, seen)
         told = seen & views.textured
+        if not told.any() or (with_it > LEAST)[told].mean() < FEWEST_ALIKE:
+            continue
         wins = (with_it > own + MARGIN) & (with_it > LEAST)
         # Where one plane fits nearly everything that can be told, it is the scene, and holds on bare walls as well.
         margin = -EQUAL if told.mean() > FEWEST_IN_VIEW and wins[told].mean() > PLANE else MARGIN

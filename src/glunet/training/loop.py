@@ -126,6 +126,7 @@ def train(
                          "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
             "pyramid": 1 in LEVELS[network.config.network], "passes": stage.passes,
+            "search": "auto", "polish": "auto", "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
         save_weights(run / "weights.safetensors", network_state(averaged, live), network.config, metadata)

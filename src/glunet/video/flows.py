@@ -10,6 +10,7 @@ from PIL import Image
 from glunet import memory
 from glunet.encoded import Encoded
 from glunet.errors import GlunetError
+from glunet.inference.search import Search
 from glunet.match import Match
 from glunet.video.reader import Frame, Frames
 

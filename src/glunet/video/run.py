@@ -13,6 +13,7 @@ import numpy as np
 from glunet.errors import GlunetError
 from glunet.flow.files import write_flow, write_json
 from glunet.flow.picture import flow_to_rgb
+from glunet.inference.search import Search
 from glunet.match import Match
 from glunet.video import stabilise
 from glunet.video.film import Add, film
@@ -116,6 +117,7 @@ def run(matcher: "Matcher", frames: Frames, out: Path, plan: Plan, watch: Watch 
                 size=plan.size,
                 confidence=plan.confidence,
                 known=there,
+                search=plan.search,
             )
             for number, step in enumerate(steps, start=1):
                 problem = _take(step, plan, out, films, done, known)

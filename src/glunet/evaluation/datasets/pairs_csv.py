@@ -81,5 +81,5 @@ PAIRS = Benchmark(
     layout=f"a CSV, or a folder with pairs.csv: columns {COLUMNS}",
     origin="your own photographs; docs/examples/pairs is a worked example",
     licence="yours",
-    protocol="Images as they are; mean (and median) of the pairs' means; PCK at alpha times the longer side of the source.",
+    protocol="Images as they are; mean and median of the pairs' means; PCK at alpha times the source's longer side.",
 )

@@ -1,0 +1,370 @@
+"""Search and polish: hypotheses of known geometry, what is accepted and what is not, and shifts below a pixel."""
+
+from functools import cache
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import glunet
+from glunet.errors import GlunetError
+from glunet.inference import hypotheses, polish, search
+from glunet.inference.likeness import grid, threads, views, warp
+from glunet.models import apply_homography
+from untrained import matcher
+
+SIZE = (120, 160)
+
+
+def scene(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """H x W x 3 float32 in 0..255: texture of all scales."""
+    random = np.random.default_rng(seed)
+    image = sum(
+        cv2.resize(random.uniform(-1, 1, (size[0] // s, size[1] // s, 3)).astype(np.float32), size[::-1]) * s**0.5
+        for s in (2, 4, 8, 16)
+    )
+    return cv2.normalize(cv2.GaussianBlur(image, (0, 0), 1), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def seen_through(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The target of `size` that a source shows through a target -> source homography."""
+    return cv2.warpPerspective(image, matrix, size[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP).clip(0, 255)
+
+
+def similarity(degrees: float, zoom: float, target: tuple[int, int], source: tuple[int, int]) -> np.ndarray:
+    """Target -> source about the middles."""
+    angle = np.deg2rad(degrees)
+    linear = zoom * np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
+    middle, other = (((np.array(size[::-1])) - 1) / 2 for size in (target, source))
+    matrix = np.eye(3)
+    matrix[:2, :2], matrix[:2, 2] = linear, other - linear @ middle
+    return matrix
+
+
+def worst(one: np.ndarray, other: np.ndarray, size: tuple[int, int]) -> float:
+    """Largest distance between where two homographies lead the middle half of an image."""
+    at = grid(size)[size[0] // 4 : -size[0] // 4, size[1] // 4 : -size[1] // 4].astype(np.float64)
+    return float(np.linalg.norm(apply_homography(one, at) - apply_homography(other, at), axis=-1).max())
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.floats(-180, 180), st.floats(0.7, 1.4), st.sampled_from(((240, 320), (300, 200))))
+def test_keypoints_find_a_known_similarity(degrees, zoom, source_size):
+    source = scene(1, source_size)
+    true = similarity(degrees, zoom, SIZE, source_size)
+    found = hypotheses.from_keypoints(views(source, seen_through(source, true, SIZE)))
+    assert found
+    assert worst(found[0].matrix, true, SIZE) < 1.5
+
+
+def test_simulated_views_find_a_tilt_that_plain_keypoints_do_not():
+    source = scene(2, (240, 320))
+    true = similarity(30, 1, (240, 320), (240, 320)) @ similarity(0, 1, (240, 320), (240, 320))
+    true[:2, :2] = true[:2, :2] @ np.diag((3.2, 1.0))
+    true[:2, 2] += np.array((159.5, 119.5)) - apply_homography(true, np.array((159.5, 119.5)))
+    pair = views(source, seen_through(source, true, (240, 320)))
+    simulated = hypotheses.from_keypoints(pair, simulate=True)
+    assert simulated
+    at = np.array(((140.0, 100.0), (180.0, 140.0), (150.0, 130.0)))
+    assert np.abs(apply_homography(simulated[0].matrix, at) - apply_homography(true, at)).max() < 3
+    plain = hypotheses.from_keypoints(pair)
+    assert not plain or plain[0].inliers < simulated[0].inliers / 2
+
+
+def test_later_models_come_of_what_the_earlier_left_over():
+    random = np.random.default_rng(0)
+    target = random.uniform(0, 300, (200, 2))
+    first, second = similarity(10, 1, SIZE, SIZE), similarity(-40, 1.3, SIZE, SIZE)
+    source = np.where(np.arange(200)[:, None] < 130, apply_homography(first, target), apply_homography(second, target))
+    pair = views(scene(0, (300, 300)), scene(0, (300, 300)))
+    one, two = hypotheses.homographies(source, target, pair, "made up")
+    assert (one.inliers, two.inliers) == (130, 70)
+    assert worst(one.matrix, first, SIZE) < 0.1
+    assert worst(two.matrix, second, SIZE) < 0.1
+
+
+def test_a_homography_whose_horizon_crosses_the_image_keeps_its_points_before_it():
+    steep = -np.array(((-1.0, 0, 10), (0, 1, 0), (0.02, 0, -1)))  # horizon at x = 50
+    points = np.random.default_rng(0).uniform((60, 0), (100, 80), (50, 2))
+    # The normalised matrix has the points behind it, as findHomography may return it.
+    turned = hypotheses.oriented(steep, points, (100, 120), (100, 120))
+    assert turned is not None
+    assert (points @ turned[2, :2] + turned[2, 2] > 0).all()
+    assert hypotheses.oriented(np.diag((-1.0, 1, 1)), points, SIZE, SIZE) is None, "a mirror image"
+    assert hypotheses.oriented(np.diag((1e-3, 1e-3, 1)), points, SIZE, SIZE) is None, "a dot"
+
+
+@pytest.mark.parametrize("source_size", [(120, 160), (90, 200)])
+def test_coarse_hypotheses_join_the_middles(source_size):
+    found = hypotheses.coarse(SIZE, source_size)
+    assert len({guess.origin for guess in found}) == len(found) > 20
+    assert found[0].origin == "as it lies"
+    corners = np.array(((-0.5, -0.5), (159.5, 119.5)))
+    np.testing.assert_allclose(
+        apply_homography(found[0].matrix, corners), ((-0.5, -0.5), (source_size[1] - 0.5, source_size[0] - 0.5))
+    )
+    middle = np.array(((159 / 2, 119 / 2),))
+    for guess in found:
+        there = apply_homography(guess.matrix, middle)[0]
+        np.testing.assert_allclose(there, ((source_size[1] - 1) / 2, (source_size[0] - 1) / 2))
+        assert np.linalg.det(guess.matrix) > 0
+
+
+def constant(x: float, y: float, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.full((*size, 2), (x, y), np.float32)
+
+
+def two_way(x: float, y: float) -> search.TwoWay:
+    return search.TwoWay(constant(x, y), constant(-x, -y))
+
+
+def test_agreement_counts_what_both_see():
+    pair = views(scene(), scene())
+    assert search.agreement(two_way(0, 0), pair) == 1
+    assert search.agreement(two_way(100, 0), pair) == 1, "a third in view, and all of that comes back"
+    assert search.agreement(search.TwoWay(constant(5, 0), constant(5, 0)), pair) == 0
+    nearly_out = search.agreement(two_way(155, 0), pair)
+    assert nearly_out < 0.3, "a strip of five pixels says little"
+    masked = views(scene(), scene(), None, np.arange(160) < np.full((120, 1), 40))
+    assert search.agreement(two_way(0, 0), masked) == 1
+
+
+def test_a_plane_is_chosen_where_it_looks_more_alike():
+    true = similarity(7, 1.1, SIZE, (240, 320))
+    source = scene(3, (240, 320))
+    pair = views(source, seen_through(source, true, SIZE))
+    flow = search.homography_flow(true, SIZE)
+    lost = flow + np.float32((25, -10))
+    chosen = search.choose(lost, pair, [true])
+    inner = (slice(10, -10), slice(10, -10))
+    assert np.abs(chosen - flow)[inner].mean() < 1
+    wrong = similarity(50, 1, SIZE, (240, 320))
+    np.testing.assert_array_equal(search.choose(flow, pair, [wrong])[inner], flow[inner])
+
+
+def test_unrelated_images_are_left_as_they_are():
+    one, other = scene(4), scene(5)
+    flow = two_way(3, 2)
+    assert np.array_equal(search.choose(flow.flow, views(one, other), [similarity(20, 1, SIZE, SIZE)]), flow.flow)
+
+
+def test_a_plane_is_continued_only_where_nothing_comes_back():
+    true = similarity(5, 1, SIZE, SIZE)
+    flow, back = search.homography_flow(true, SIZE), search.homography_flow(np.linalg.inv(true), SIZE)
+    broken = flow.copy()
+    broken[:, :40] += 30
+    pair = views(scene(), scene())
+    continued = search.extended(search.TwoWay(broken, back), pair, [true])
+    assert np.abs(continued - flow).max() < 1
+    random = np.random.default_rng(0).normal(0, 20, flow.shape).astype(np.float32)
+    assert np.array_equal(search.extended(search.TwoWay(random, back), pair, [true]), random)
+
+
+def test_a_pass_is_composed_in_both_directions():
+    """What a perfect network says of the source warped by a homography, in the coordinates of the source as it is."""
+    matrix, rest = similarity(20, 1.2, SIZE, (200, 180)), similarity(3, 1, SIZE, SIZE)
+    second = search.TwoWay(search.homography_flow(rest, SIZE), search.homography_flow(np.linalg.inv(rest), SIZE))
+    lost = search.TwoWay(constant(9, 9), constant(40, 0, (200, 180)))
+    pair = views(scene(0, (200, 180)), scene())
+    merged = search.better_parts(lost, second, matrix, pair)
+    whole = matrix @ rest
+    seen = pair.in_view(search.homography_flow(whole, SIZE))
+    error = np.linalg.norm(merged.flow - search.homography_flow(whole, SIZE), axis=-1)
+    assert np.median(error[seen]) < 0.1
+    back = search.homography_flow(np.linalg.inv(whole), (200, 180))
+    seen_back = pair.reverse.in_view(back)
+    assert np.median(np.linalg.norm(merged.backward - back, axis=-1)[seen_back]) < 0.1
+
+
+def searched(first: search.TwoWay, passes: list[search.TwoWay], scores=None, **settings) -> tuple:
+    """A search on textureless images (no keypoints) whose network answers from a list."""
+    flat = np.full((*SIZE, 3), 128, np.float32)
+    asked = []
+
+    def again(matrix: np.ndarray) -> search.TwoWay:
+        asked.append(matrix)
+        return passes.pop(0) if passes else first
+
+    pair = views(flat, flat)
+    pictures = (flat.astype(np.uint8), flat.astype(np.uint8))
+    return (*search.Searcher(pair, again, scores, pictures, **settings)(first), asked)
+
+
+def test_a_found_pair_costs_no_pass():
+    best, found, asked = searched(two_way(3, 4), [])
+    assert not asked
+    assert found == search.Found("", 1.0, 1.0)
+    np.testing.assert_array_equal(best.flow, constant(3, 4))
+
+
+def noise_way(seed: int = 0) -> search.TwoWay:
+    random = np.random.default_rng(seed)
+    return search.TwoWay(*(random.normal(0, 40, (*SIZE, 2)).astype(np.float32) for _ in range(2)))
+
+
+def quarter_scores(guesses) -> list[float]:
+    return [0.5 if "turned by 90 degrees, zoomed by 1" in guess.origin else 0.02 for guess in guesses]
+
+
+def test_a_lost_pair_is_matched_through_the_coarse_hypothesis_that_scores_best():
+    best, found, asked = searched(noise_way(), [two_way(0, 0), two_way(0, 0)], quarter_scores)
+    assert "turned by 90 degrees" in found.hypothesis
+    assert found.before < 0.1 < 0.8 < found.after
+    assert len(asked) <= 3
+    true = hypotheses.coarse(SIZE, SIZE)[[g.origin for g in hypotheses.coarse(SIZE, SIZE)].index(
+        "turned by 90 degrees, zoomed by 1")].matrix  # fmt: skip
+    inner = (slice(20, -20), slice(40, -40))
+    assert np.abs(best.flow - search.homography_flow(true, SIZE))[inner].max() < 0.5
+
+
+def test_a_hypothesis_that_does_not_agree_with_itself_is_not_accepted():
+    first = noise_way()
+    best, found, asked = searched(first, [noise_way(1), noise_way(2)], quarter_scores)
+    assert asked
+    assert found.hypothesis == ""
+    np.testing.assert_array_equal(best.flow, first.flow)
+
+
+def test_full_tries_every_hypothesis():
+    count = len(hypotheses.coarse(SIZE, SIZE))
+    _, _, asked = searched(noise_way(), [], quarter_scores, how="full")
+    assert len(asked) >= count - 1
+
+
+def test_a_users_own_points_are_asked():
+    true = similarity(15, 1.2, SIZE, SIZE)
+    at = np.random.default_rng(0).uniform(20, 100, (60, 2))
+
+    def source(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert one.dtype == np.uint8
+        assert one.shape == other.shape == (*SIZE, 3)
+        return apply_homography(true, at), at
+
+    _, found, asked = searched(noise_way(), [two_way(0, 0)], sources=(source,))
+    assert "points of source 1" in found.hypothesis
+    assert worst(asked[0], true, SIZE) < 0.1
+
+
+# Through a matcher
+
+
+@pytest.mark.parametrize("word", ["fast", "", "AUTO", 3, None.__class__])
+def test_unknown_words_get_the_list_of_words(word):
+    with pytest.raises(GlunetError, match="'none', 'auto', 'full'"):
+        matcher(search=word)
+    with pytest.raises(GlunetError, match="'auto'.*True or False"):
+        matcher().match(scene() / 255, scene() / 255, polish=word)
+
+
+def test_images_without_any_keypoint_go_on_without():
+    flat = np.full((64, 80, 3), 90, np.uint8)
+    match = matcher(search="auto", polish="auto").match(flat, flat)
+    assert match.found is not None
+    assert np.isfinite(match.flow).all()
+
+
+def test_none_is_the_network_alone():
+    image, other = scene(6) / 255, scene(7) / 255
+    plain = matcher().match(image, other)
+    around = matcher(search="auto", polish=True)
+    np.testing.assert_array_equal(around.match(image, other, search="none", polish=False).flow, plain.flow)
+    assert around.match(image, other, search="none", polish=False).found is None
+    flow = around.flow(*(torch.from_numpy(np.float32(i)).permute(2, 0, 1)[None] for i in (image, other)))
+    np.testing.assert_allclose(flow[0].permute(1, 2, 0), plain.flow, atol=1e-4)
+    assert around.provenance.settings["search"] == "auto"
+    assert "search" not in matcher().provenance.settings
+
+
+def test_many_equals_one_by_one():
+    pairs = [(scene(i) / 255, scene(i + 1) / 255) for i in range(3)]
+    made = matcher(search="auto", polish=True)
+    for outcome, pair in zip(made.match_many(pairs), pairs, strict=True):
+        alone = made.match(*pair)
+        np.testing.assert_allclose(outcome.match.flow, alone.flow, atol=1e-2)
+        assert outcome.match.found.hypothesis == alone.found.hypothesis
+
+
+@cache
+def shipped() -> glunet.Matcher:
+    return glunet.load()
+
+
+def test_a_turned_photograph_is_found_and_says_how():
+    image = cv2.resize(skimage.data.coffee(), (320, 240), interpolation=cv2.INTER_AREA)
+    turned = np.ascontiguousarray(np.rot90(image, 1))
+    match = shipped().match(turned, image)
+    # np.rot90 once: the pixel (x, y) of the image lies at (y, W - 1 - x) of the turned one.
+    x, y = np.moveaxis(grid(image.shape[:2]), -1, 0)
+    error = np.hypot(match.map[..., 0] - y, match.map[..., 1] - (image.shape[1] - 1 - x))
+    assert np.median(error) < 1
+    assert match.found.hypothesis
+    assert match.metadata()["search"]["hypothesis"] == match.found.hypothesis
+    assert match.found.after > match.found.before
+
+
+# Polish
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_polish_halves_the_error_of_a_known_shift_below_a_pixel(depth):
+    source = scene(8, (160, 200))
+    if depth == 16:  # 12 bits in 16: a sixteenth of the range
+        source = source / 16
+    true = np.array(((1, 0, 10.4), (0, 1, 8.7), (0, 0, 1.0)))
+    pair = views(source, seen_through(source, true, SIZE))
+    rough = constant(10.4 + 0.6, 8.7 - 0.5)
+    error = np.linalg.norm(polish.refined(rough, pair) - (10.4, 8.7), axis=-1)
+    assert polish.looks_alike(rough, pair)
+    assert np.median(error) < 0.5 * np.hypot(0.6, 0.5) / 2
+    assert (error > np.hypot(0.6, 0.5) + 0.3).mean() < 0.01
+
+
+def test_polish_leaves_two_different_things_alone():
+    pair = views(scene(9), scene(10))
+    assert not polish.looks_alike(constant(0, 0), pair)
+    match = matcher(polish="auto").match(scene(9) / 255, scene(10) / 255)
+    np.testing.assert_array_equal(match.flow, matcher().match(scene(9) / 255, scene(10) / 255).flow)
+
+
+def test_polish_never_leads_out_of_the_source_nor_to_what_is_not_valid():
+    source = scene(11, (160, 200))
+    valid = np.ones((160, 200), bool)
+    valid[:, :60] = False
+    pair = views(source, source[20:140, 20:180], valid)
+    rough = constant(20.7, 19.4)
+    found = polish.refined(rough, pair)
+    before, after = pair.in_view(rough), pair.in_view(found)
+    assert (after | ~before).all()
+    np.testing.assert_array_equal(found[~before], rough[~before])
+
+
+def test_what_has_moved_before_a_still_plane_gets_its_own_flow_back():
+    """A square that moved by 12 px; a flow whose edge lies 6 px too far out is cut back to it."""
+    target = scene(12, (120, 160))
+    source = target.copy()
+    source[40:80, 72:112] = target[40:80, 60:100]
+    flow = np.zeros((*SIZE, 2), np.float32)
+    flow[34:86, 54:106] = (12, 0)
+    true = np.zeros((*SIZE, 2), np.float32)
+    true[40:80, 60:100] = (12, 0)
+    seen = np.ones(SIZE, bool)
+    seen[40:80, 100:112] = False  # covered in the source
+    found = polish.refined(flow, views(source, target))
+    wrong = [(np.linalg.norm(f - true, axis=-1) > 3)[seen].sum() for f in (flow, found)]
+    assert wrong[1] < wrong[0] / 2
+
+
+def test_opencv_gets_its_threads_back():
+    before = cv2.getNumThreads()
+    with threads():
+        assert cv2.getNumThreads() == torch.get_num_threads()
+    assert cv2.getNumThreads() == before
+
+
+def test_warp_reads_the_source_where_the_flow_leads():
+    image = scene()[..., 0]
+    np.testing.assert_allclose(warp(image, constant(3, 2))[:-2, :-3], image[2:, 3:], atol=1e-2)
