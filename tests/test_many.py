@@ -65,11 +65,11 @@ def test_masks_are_kept():
 
 def test_many_equals_one_by_one_in_order(encodings):
     small, other = images((40, 50), (40, 50), (40, 50)), images((48, 40), (64, 40))
-    pairs = [(small[0], small[1]), (other[0], other[1]), (small[2], small[0]), (small[1], small[0])]
+    pairs = [(small[0], small[1]), (small[2], small[0]), (small[1].copy(), small[0]), (other[0], other[1])]
     outcomes = list(matcher().match_many(pairs, batch=3))
     assert [outcome.number for outcome in outcomes] == [0, 1, 2, 3]
-    # Three pairs of equal sizes, of three images: one batch of three. The two others: their sizes differ.
-    assert sorted(shape[0] for shape in encodings) == [1, 1, 3]
+    # Three pairs of equal sizes, of three images: each is encoded once. The two others: their sizes differ.
+    assert sum(shape[0] for shape in encodings) == 5
     for outcome, (source, target) in zip(outcomes, pairs, strict=True):
         match = matcher().match(source, target)
         np.testing.assert_allclose(outcome.match.flow, match.flow, atol=2e-3)
@@ -101,7 +101,7 @@ def test_bad_pairs_are_named_and_passed_over(tmp_path):
         list(matcher().match_many(pairs, batch=0))
 
 
-def test_pairs_are_asked_for_as_needed():
+def test_no_more_than_a_batch_is_read_ahead():
     image = images((40, 50))[0]
     asked = []
 
@@ -112,11 +112,75 @@ def test_pairs_are_asked_for_as_needed():
 
     outcomes = matcher().match_many(endless(), batch=2, confidence=False)
     assert next(outcomes).number == 0
-    assert len(asked) <= 2 * many.AHEAD
+    assert len(asked) == 3
+    alone = matcher().match_many(endless(), batch=1, confidence=False)
+    del asked[:]
+    for number in range(3):
+        assert next(alone).number == number
+        assert len(asked) == number + 2
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "source"])
+def test_an_iterator_may_use_its_memory_again(kind):
+    """A camera that reads into one buffer: each pair is matched with what was in it when it was read."""
+    frames, target = images(*[(40, 50)] * 5), images((40, 50))[0]
+    buffer = np.empty_like(target)
+    shared = {
+        "array": buffer,
+        "source": buffer,
+        "tensor": torch.from_numpy(buffer).permute(2, 0, 1),
+    }[kind]
+
+    def camera():
+        for frame in frames:
+            buffer[...] = frame
+            yield (target, shared) if kind == "source" else (shared, target)
+
+    for outcome, frame in zip(matcher().match_many(camera(), confidence=False), frames, strict=True):
+        pair = (target, frame) if kind == "source" else (frame, target)
+        np.testing.assert_allclose(outcome.match.flow, matcher().match(*pair).flow, atol=2e-3)
+
+
+def test_what_was_read_before_a_failure_is_answered():
+    pair = tuple(images((40, 50), (40, 50)))
+
+    def failing():
+        yield from [pair] * 3
+        raise RuntimeError("the camera is gone")
+
+    outcomes = matcher().match_many(failing(), batch=8, confidence=False)
+    assert [next(outcomes).number for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="the camera is gone"):
+        next(outcomes)
+
+
+def test_any_failure_names_its_pair_and_the_others_go_on(monkeypatch):
+    good, bad = images((40, 50))[0], images((40, 50))[0]
+    made = matcher()
+    whole = made.matches
+
+    def matches(sources, targets, *rest):
+        if any((np.array(source.picture) == bad).all() for source in sources):
+            raise ZeroDivisionError("of all things")
+        return whole(sources, targets, *rest)
+
+    monkeypatch.setattr(made, "matches", matches)
+    pairs = [(good, good), (bad, good), (good, good)]
+    outcomes = list(made.match_many(pairs, confidence=False))
+    assert [outcome.match is not None for outcome in outcomes] == [True, False, True]
+    assert str(outcomes[1].error) == "Pair 1: ZeroDivisionError: of all things."
+
+    class Odd:
+        def __iter__(self):
+            raise OSError("odd")
+
+    outcomes = list(matcher().match_many([(good, good), Odd()], confidence=False))
+    assert str(outcomes[1].error) == "Pair 1: OSError: odd."
 
 
 def test_batches_shrink_where_memory_is_short(monkeypatch):
+    waiting = many._Waiting(matcher(), True, matcher().matches)
     monkeypatch.setattr(many, "available_bytes", lambda device: 600_000_000)
-    assert 1 < many._fitting(matcher(), (256, 256), (256, 256), 64, True) < 8
+    assert 1 < waiting._fitting((256, 256), (256, 256), 64) < 8
     monkeypatch.setattr(many, "available_bytes", lambda device: 1)
-    assert many._fitting(matcher(), (256, 256), (256, 256), 64, True) == 1
+    assert waiting._fitting((256, 256), (256, 256), 64) == 1

@@ -32,8 +32,8 @@ def round_trip(flow: Tensor, backward: Tensor) -> Tensor:
     Returns:
         B x H x W, pixels of the target. Beyond the source's border the border's backward flow holds.
     """
-    there = geometry.flow_to_map(flow)
-    return (there + geometry.sample(backward, there, padding="border") - _grid(flow)).norm(dim=1)
+    back = flow + geometry.sample(backward, geometry.flow_to_map(flow), padding="border")
+    return torch.hypot(back[:, 0], back[:, 1])  # on a CPU tens of times as fast as a norm over so short an axis
 
 
 def occluded(flow: Tensor, backward: Tensor, in_view: Tensor) -> Tensor:
@@ -121,10 +121,6 @@ class Verdict:
 
 def _log(values: Any) -> np.ndarray:
     return np.log(np.asarray(values, np.float32) + 0.01)
-
-
-def _grid(flow: Tensor) -> Tensor:
-    return geometry.pixel_grid(flow.shape[-2], flow.shape[-1], flow.device)
 
 
 def flow_tensor(flow: np.ndarray) -> Tensor:

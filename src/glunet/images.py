@@ -58,7 +58,8 @@ def load_image(image: ImageLike, role: str = "given") -> Tensor:
             f"The {name} is {width} x {height} pixels, but both sides must be at least {SMALLEST_SIDE}: "
             "use a larger image."
         )
-    return _colours(_grey_levels(pixels, name))
+    # One layout in memory, so that the same pixels give the same flow to the last bit, whatever they came in.
+    return _colours(_grey_levels(pixels, name)).contiguous()
 
 
 def image_size(image: ImageLike, role: str = "given") -> tuple[int, int]:

@@ -1,9 +1,8 @@
-"""Many pairs: equal sizes together, results as they come, one bad pair named and passed over."""
+"""Many pairs: neighbours of equal sizes together, results as they come, one bad pair named and passed over."""
 
-from collections import defaultdict
+import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from glunet.encoded import Encoded, Size
 from glunet.errors import GlunetError
@@ -14,7 +13,8 @@ from glunet.memory import available_bytes, needed_bytes
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
 
-AHEAD = 4  # batches that are looked through for pairs of equal sizes
+Pair = tuple[ImageLike | Encoded, ImageLike | Encoded]
+Opened = tuple[Encoded, Encoded]
 
 
 class Outcome(NamedTuple):
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     Attributes:
         number: of the pair, from 0, in the order they came.
         match: None for a pair that could not be matched.
-        error: why, naming the image; None for a match.
+        error: why, naming the pair; None for a match.
     """
 
     number: int
@@ -31,72 +31,122 @@ class Outcome(NamedTuple):
     error: GlunetError | None
 
 
-Pair = tuple[ImageLike | Encoded, ImageLike | Encoded]
+class Matches(Protocol):
+    """Matches of pairs in one batch, all sources of one size, all targets of one size."""
+
+    def __call__(self, sources: list[Encoded], targets: list[Encoded], tile: int | None) -> list[Match]: ...
 
 
-def match_many(matcher: "Matcher", pairs: Iterable[Pair], batch: int, confidence: bool) -> Iterator[Outcome]:
-    """See `Matcher.match_many`."""
+def match_many(
+    matcher: "Matcher", pairs: Iterable[Pair], batch: int, both: bool, matches: Matches
+) -> Iterator[Outcome]:
+    """See `Matcher.match_many`.
+
+    A pair's pixels are copied as soon as it is read, before the next one is asked for: an iterator may use its arrays
+    again. Nothing is remembered by an object's identity.
+    """
     if batch < 1:
         raise GlunetError(f"A batch of {batch} pairs was asked for: ask for 1 or more.")
-    numbered = enumerate(pairs)
-    while window := list(islice(numbered, batch * AHEAD)):
-        outcomes: dict[int, Outcome] = {}
-        groups: dict[tuple[Size, Size], list[tuple[int, Pair]]] = defaultdict(list)
-        for number, pair in window:
-            try:
-                source, target = pair
-                sizes = matcher.size(source, "source"), matcher.size(target, "target")
-            except GlunetError as error:
-                outcomes[number] = Outcome(number, None, _named(number, error))
-            except (TypeError, ValueError):
-                wrong = GlunetError("it is not a source and a target, as (source, target)")
-                outcomes[number] = Outcome(number, None, _named(number, wrong))
-            else:
-                groups[sizes].append((number, pair))
-        for (source_size, target_size), group in groups.items():
-            size = _fitting(matcher, source_size, target_size, batch, confidence)
-            for start in range(0, len(group), size):
-                outcomes |= _batch(matcher, group[start : start + size], confidence)
-        for number, _ in window:
-            yield outcomes.pop(number)
-
-
-def _batch(matcher: "Matcher", group: list[tuple[int, Pair]], confidence: bool) -> dict[int, Outcome]:
-    outcomes, opened = {}, []
-    same: dict[int, Encoded] = {}  # an image that is in several of these pairs is opened and encoded once
-    for number, pair in group:
+    waiting = _Waiting(matcher, both, matches)
+    iterator = iter(pairs)
+    number = 0
+    while True:
         try:
-            images = []
-            for image, role in zip(pair, ("source", "target"), strict=True):
-                if id(image) not in same:
-                    same[id(image)] = matcher.open(image, None, role)
-                images.append(same[id(image)])
-            opened.append((number, images))
-        except GlunetError as error:
-            outcomes[number] = Outcome(number, None, _named(number, error))
-    if not opened:
-        return outcomes
-    try:
-        sources, targets = [s for _, (s, _) in opened], [t for _, (_, t) in opened]
-        tile = matcher.tile(sources[0].size, targets[0].size, confidence) if len(opened) == 1 else None
-        matches = matcher.matches(sources, targets, confidence, tile)
-    except GlunetError as error:
-        return outcomes | {number: Outcome(number, None, _named(number, error)) for number, _ in opened}
-    return outcomes | {number: Outcome(number, match, None) for (number, _), match in zip(opened, matches, strict=True)}
-
-
-def _fitting(
-    matcher: "Matcher", source_size: tuple[int, int], target_size: tuple[int, int], batch: int, confidence: bool
-) -> int:
-    """How many pairs of these sizes go into memory at once, `batch` at most; at least one, which may then fail."""
-    available = available_bytes(matcher.device)
-    directions = 2 if confidence else 1
-    while batch > 1 and available is not None:
-        if needed_bytes(source_size, target_size, batch * directions, matcher.device) <= available:
+            pair = next(iterator)
+        except StopIteration:
             break
-        batch -= 1
-    return batch
+        except Exception:  # what was read before is answered first
+            yield from waiting.matched()
+            raise
+        try:
+            opened = waiting.opened(pair)
+        except Exception as error:
+            yield from waiting.matched()
+            yield Outcome(number, None, _named(number, error))
+        else:
+            if not waiting.takes(opened, batch):
+                yield from waiting.matched()
+            waiting.pairs.append((number, opened))
+        number += 1
+    yield from waiting.matched()
 
 
-def _named(number: int, error: GlunetError) -> GlunetError:
-    return GlunetError(f"Pair {number}: {error}")
+class _Waiting:
+    """Consecutive pairs of equal sizes that are matched in one batch."""
+
+    def __init__(self, matcher: "Matcher", both: bool, matches: Matches) -> None:
+        self.matcher, self.both, self.matches = matcher, both, matches
+        self.pairs: list[tuple[int, Opened]] = []
+        self.known: dict[object, Encoded] = {}  # an image that is in several of these pairs is encoded once
+
+    def opened(self, pair: Pair) -> Opened:
+        """The pair's own copy of its pixels.
+
+        Raises:
+            GlunetError: an image that cannot be used.
+        """
+        try:
+            source, target = pair
+        except (TypeError, ValueError):
+            raise GlunetError("it is not a source and a target, as (source, target).") from None
+        return self._shared(source, "source"), self._shared(target, "target")
+
+    def _shared(self, image: ImageLike | Encoded, role: str) -> Encoded:
+        encoded = self.matcher.open(image, None, role)
+        if isinstance(image, Encoded):
+            return encoded
+        pixels = encoded.pixels.cpu().numpy()
+        key = (pixels.shape, hashlib.blake2b(pixels.data, digest_size=16).digest())
+        return self.known.setdefault(key, encoded)
+
+    def takes(self, opened: Opened, batch: int) -> bool:
+        """Whether a pair can be matched together with those that wait."""
+        if not self.pairs:
+            return True
+        sizes = _sizes(opened)
+        return sizes == _sizes(self.pairs[0][1]) and len(self.pairs) < self._fitting(*sizes, batch)
+
+    def matched(self) -> Iterator[Outcome]:
+        """Matches what waits, together; where that fails one by one, to tell which pair it was."""
+        pairs, self.pairs, self.known = self.pairs, [], {}
+        try:
+            found = self._matches([opened for _, opened in pairs]) if pairs else []
+        except Exception as error:
+            if len(pairs) == 1:
+                yield Outcome(pairs[0][0], None, _named(pairs[0][0], error))
+                return
+            for pair in pairs:
+                self.pairs = [pair]
+                yield from self.matched()
+            return
+        for (number, _), match in zip(pairs, found, strict=True):
+            yield Outcome(number, match, None)
+
+    def _matches(self, pairs: list[Opened]) -> list[Match]:
+        sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+        tile = self.matcher.tile(*_sizes(pairs[0]), self.both) if len(pairs) == 1 else None
+        return self.matches(sources, targets, tile)
+
+    def _fitting(self, source_size: Size, target_size: Size, batch: int) -> int:
+        """How many pairs of these sizes go into memory at once, `batch` at most; at least one, which may then fail."""
+        available = available_bytes(self.matcher.device)
+        directions = 2 if self.both else 1
+        while batch > 1 and available is not None:
+            if needed_bytes(source_size, target_size, batch * directions, self.matcher.device) <= available:
+                break
+            batch -= 1
+        return batch
+
+
+def _sizes(opened: Opened) -> tuple[Size, Size]:
+    source, target = opened
+    return source.size, target.size
+
+
+def _named(number: int, error: Exception) -> GlunetError:
+    if isinstance(error, GlunetError):
+        named = GlunetError(f"Pair {number}: {error}")
+    else:
+        named = GlunetError(f"Pair {number}: {type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}.")
+    named.__cause__ = error
+    return named

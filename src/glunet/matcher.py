@@ -201,23 +201,33 @@ class Matcher:
         *,
         batch: int = 8,
         confidence: bool = True,
+        search: Search | None = None,
+        polish: Polish | None = None,
     ) -> Iterator[many.Outcome]:
-        """Matches one pair after the other: equal sizes together, results in order, as soon as they are there.
+        """Matches one pair after the other: neighbours of equal sizes together, results in order, batch by batch.
 
         Args:
-            pairs: (source, target), each as for `match`. They are asked for as needed, 4 batches ahead at most, so that
-                a generator may give any number of them; within a batch an object in several pairs is encoded once.
-            batch: most pairs of equal sizes at once; fewer where memory is short.
-            confidence: as for `match`.
+            pairs: (source, target), each as for `match`. No more than a batch is read ahead, and the pixels of a pair are
+                copied before the next one is asked for, so that a generator may give any number of them and use its
+                arrays again. Within a batch an image that is in several pairs is encoded once.
+            batch: most pairs at once, consecutive and of equal sizes; fewer where memory is short. 1 answers each pair
+                before the next one is read.
+            confidence, search, polish: as for `match`.
 
         Yields:
             `glunet.many.Outcome` for each pair: its number and the match, or why there is none: a pair that cannot be
-            used is named, and the others go on.
+            used is named, and the others go on. If `pairs` itself raises, what was read before is answered first.
 
         Raises:
-            GlunetError: if `batch` is not positive.
+            GlunetError: if `batch` is not positive; another word for `search` or `polish`.
         """
-        return many.match_many(self, pairs, batch, confidence)
+        search = self.search if search is None else check_search(search)
+        polish = self.polish if polish is None else check_polish(polish)
+
+        def matches(sources: list[Encoded], targets: list[Encoded], tile: int | None) -> list[Match]:
+            return self.matches(sources, targets, confidence, tile, search, polish)
+
+        return many.match_many(self, pairs, batch, confidence or search != "none", matches)
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
         """The flow of a batch of pairs; nothing leaves the device.

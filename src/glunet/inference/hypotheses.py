@@ -6,6 +6,7 @@ matrices lead from the target into the source, in pixels, as the flow does.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 import cv2
@@ -21,7 +22,7 @@ RATIO = 0.85  # of the distances to the nearest and second nearest descriptor (L
 MOST_MODELS = 3  # homographies of one set of matches, each of what the earlier left over
 FEWEST = 12  # inliers of a homography
 CONTRAST = 0.02  # SIFT's threshold: half of the usual one, for dim and blurred images
-LONGEST, LONGEST_SIMULATED = 1024, 400  # px of the longer side that keypoints are looked for at
+LONGEST, LONGEST_QUICK, LONGEST_SIMULATED = 1024, 512, 400  # px of the longer side that keypoints are looked for at
 MOST_POINTS, MOST_SIMULATED = 4000, 500  # keypoints of an image, and of each simulated view
 TILT = 2  # of the simulated views: OpenCV's AffineFeature simulates 1, 1.4 and 2 in several directions each
 
@@ -32,22 +33,30 @@ class Hypothesis(NamedTuple):
     Attributes:
         matrix: 3 x 3 homography, target to source, pixels.
         origin: in words, for people: "keypoints", "turned by 90 degrees, zoomed by 2".
-        inliers: how many points agree on it; 0 where it came from none.
+        target, source: the points that agree on it, N x 2 pixels each; none where it came from none.
     """
 
     matrix: np.ndarray
     origin: str
-    inliers: int = 0
+    target: np.ndarray = np.empty((0, 2))
+    source: np.ndarray = np.empty((0, 2))
+
+    @property
+    def inliers(self) -> int:
+        """How many points agree on it."""
+        return len(self.target)
 
 
-def from_keypoints(views: Views, simulate: bool = False) -> list[Hypothesis]:
+def from_keypoints(views: Views, longest: int = LONGEST, simulate: bool = False) -> list[Hypothesis]:
     """Homographies of SIFT matches (Lowe 2004), most inliers first.
 
     Args:
+        longest: px of the longer side that the images are brought down to.
         simulate: match simulated views of both images, tilted and turned (ASIFT, Morel and Yu 2009): for strong
             changes of viewpoint, at some ten times the cost.
     """
-    ours, theirs = (_features(image, simulate) for image in (views.target, views.source))
+    with ThreadPoolExecutor(2) as pool:
+        ours, theirs = pool.map(lambda image: _features(image, longest, simulate), (views.target, views.source))
     target, source = matched(ours, theirs)
     return homographies(source, target, views, "keypoints of simulated views" if simulate else "keypoints")
 
@@ -70,7 +79,7 @@ def homographies(source: np.ndarray, target: np.ndarray, views: Views, origin: s
         inliers = model[1]
         matrix = oriented(model[0], target[inliers], views.target.shape, views.source.shape)
         if matrix is not None:
-            found.append(Hypothesis(matrix, origin, int(inliers.sum())))
+            found.append(Hypothesis(matrix, origin, target[inliers], source[inliers]))
         source, target = source[~inliers], target[~inliers]
     return found
 
@@ -110,10 +119,10 @@ def matched(
     return points[mutual & clear], other_points[nearest[mutual & clear]]
 
 
-def _features(image: np.ndarray, simulate: bool) -> tuple[np.ndarray, np.ndarray]:
+def _features(image: np.ndarray, longest: int, simulate: bool) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints N x 2, pixels, and descriptors N x 128, unit length (RootSIFT, Arandjelovic and Zisserman 2012)."""
     height, width = image.shape
-    shrink = min(1.0, (LONGEST_SIMULATED if simulate else LONGEST) / max(height, width))
+    shrink = min(1.0, longest / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     grey = bytes_of(image if shrink == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     finder: cv2.Feature2D = cv2.SIFT_create(MOST_SIMULATED if simulate else MOST_POINTS, contrastThreshold=CONTRAST)

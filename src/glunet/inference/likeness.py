@@ -6,7 +6,7 @@ Everything here is on plain arrays: grey images H x W, flows H x W x 2 (target i
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
@@ -37,7 +37,9 @@ class Views:
 
     def in_view(self, flow: np.ndarray) -> np.ndarray:
         """Where a valid pixel of the target leads into the source, and there to a valid one: H x W, bool."""
-        seen = geometry.in_view(flow_tensor(flow), self.source.shape)[0].numpy()
+        height, width = self.source.shape
+        x, y = cv2.split(grid(flow.shape) + flow)
+        seen = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         if self.source_valid is not None:
             seen = seen & (warp(self.source_valid.astype(np.float32), flow) > 0.5)
         return seen if self.target_valid is None else seen & self.target_valid
@@ -50,7 +52,8 @@ class Views:
     def correlation(self, flow: np.ndarray) -> np.ndarray:
         """Zero-mean normalised cross-correlation of each target pixel's window with the warped source's: -1..1."""
         mean, variance = self._target_window
-        seen = warp(self.source, flow)
+        # OpenCV's remap rounds positions to 1/32 px, which is enough to compare by, and ten times as fast.
+        seen = cv2.remap(self.source, grid(flow.shape) + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         seen_mean = blur(seen)
         seen_variance = np.maximum(blur(seen * seen) - seen_mean * seen_mean, 0)
         together = blur(self.target * seen) - mean * seen_mean
@@ -113,5 +116,12 @@ def bytes_of(image: np.ndarray) -> np.ndarray:
 
 
 def grid(size: tuple[int, ...]) -> np.ndarray:
-    """x and y of each pixel, H x W x 2 float32."""
-    return np.ascontiguousarray(geometry.pixel_grid(size[0], size[1]).numpy().transpose(1, 2, 0))
+    """x and y of each pixel, H x W x 2 float32, not to be written to."""
+    return _grid(size[0], size[1])
+
+
+@lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> np.ndarray:
+    at = np.ascontiguousarray(geometry.pixel_grid(height, width).numpy().transpose(1, 2, 0))
+    at.setflags(write=False)
+    return at

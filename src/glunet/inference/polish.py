@@ -12,6 +12,7 @@ Three steps, each of which may change a pixel's flow only where the images then 
 Pairs that do not look alike, two objects of a kind say, are left alone ("auto").
 """
 
+from itertools import product
 from typing import Literal
 
 import cv2
@@ -28,7 +29,7 @@ Polish = Literal["auto"] | bool
 ALIKE = 0.4  # median correlation where there is texture; two objects of a kind reach 0.35, two views of one thing 0.5
 LONGEST = 4.0  # pixels by which one refinement may move a pixel: it is made for what is left over
 PER_PIXEL = 0.02  # gain in correlation that each pixel of motion beyond half a one must bring
-DISTANCES = (4, 8, 16)  # pixels from which a flow is borrowed, in eight directions each
+DISTANCES = (6, 16)  # pixels from which a flow is borrowed, in eight directions each
 GAIN = 1.0  # grey levels by which a borrowed flow must fit better
 FITS = 20.0  # and how well it must fit, in grey levels
 APART = 1.0  # pixels by which a borrowed flow must differ: what differs less is left to the refinement
@@ -83,14 +84,15 @@ def borrow(flow: np.ndarray, views: Views) -> np.ndarray:
     padded = cv2.copyMakeBorder(flow, far, far, far, far, cv2.BORDER_REPLICATE)
     best, chosen = np.minimum(cost(flow) - GAIN, FITS), flow.copy()
     for distance in DISTANCES:
-        for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):
-            top, left = far + y * distance, far + x * distance
-            other = padded[top : top + height, left : left + width]
+        for x, y in product((-distance, 0, distance), repeat=2):
+            other = padded[far + y : far + y + height, far + x : far + x + width]
             differs = length(other - flow) > APART
             if differs.any():
                 costs = cost(other)
-                better = differs & (costs < best) & views.in_view(other)
-                chosen[better], best[better] = other[better], costs[better]
+                better = differs & (costs < best)
+                better &= views.in_view(other)
+                np.copyto(chosen, other, where=better[..., None])
+                np.copyto(best, costs, where=better)
     return chosen
 
 

@@ -32,6 +32,8 @@ Search = Literal["none", "auto", "full"]
 SEARCHES = get_args(Search)
 
 AGREES = 0.6  # agreement from which on a pair counts as found
+# Of a match that agrees so well, and hits the points of a hypothesis to so many pixels, it has nothing to gain.
+AGREES_WELL, HITS = 0.9, 0.7
 LOST = 0.4  # agreement below which the coarse grid is asked, too
 # A pass is accepted if the agreement rises by this much, and by this share of what it was.
 RISE, SHARE = 0.03, 0.15
@@ -43,7 +45,7 @@ PLANE = 0.6  # share of what has texture that must look more alike with one homo
 ONE_PLANE = 0.8  # share of what comes back that must lie on a plane for it to be continued
 EQUAL = 0.05  # how much less alike a plane's flow may look where there is nothing to tell by
 FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is not enough to go by
-MOST_PASSES = 2  # passes through hypotheses of one kind
+MOST_PASSES = 2  # through the own homography of what the last pass found
 BETTER = 1.2  # by which the coarse score of a hypothesis must exceed that of the images as they lie
 LEAST_SCORE = 0.03  # and what it must be
 CLEAR_SCORE, CLEARLY_BETTER = 0.06, 3.0  # the same, for one that is taken if the match is at all better with it
@@ -128,16 +130,19 @@ class Searcher:
         self.best = first
         self.origins: list[str] = []
         self.agreement = before = agreement(first, self.views)
-        self.guesses = hypotheses.from_keypoints(self.views)
+        well = self.how != "full" and before >= AGREES_WELL
+        self.guesses = hypotheses.from_keypoints(
+            self.views, hypotheses.LONGEST_QUICK if well else hypotheses.LONGEST
+        )
         for number, source in enumerate(self.sources, start=1):
             self.guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
         self._choose(self.guesses)
         if self._goes_on(AGREES):
-            simulated = hypotheses.from_keypoints(self.views, simulate=True)
+            simulated = hypotheses.from_keypoints(self.views, hypotheses.LONGEST_SIMULATED, simulate=True)
             self._choose(simulated)
             self.guesses += simulated
         if self._goes_on(AGREES):
-            for guess in sorted(self.guesses, key=lambda guess: -guess.inliers)[:MOST_PASSES]:
+            for guess in sorted(self.guesses, key=lambda guess: -guess.inliers)[: None if self.how == "full" else 1]:
                 self._pass(guess)
             self._pass_through_itself()
         if self.scores is not None and self._goes_on(LOST):
@@ -153,15 +158,20 @@ class Searcher:
 
     def _sure(self, guess: Hypothesis) -> bool:
         """Whether so many points stand for a hypothesis that it is no chance, and the match follows it."""
-        if guess.inliers < SURE:
-            return False
-        offered = homography_flow(guess.matrix, self.best.flow.shape)
-        seen = self.views.in_view(offered)
-        near = length(offered - self.best.flow) <= tolerance(self.views.source.shape)
-        return bool(seen.any()) and near[seen].mean() > 0.5
+        return guess.inliers >= SURE and self._misses(guess) <= tolerance(self.views.source.shape)
+
+    def _misses(self, guess: Hypothesis) -> float:
+        """By how many pixels the match misses the points of a hypothesis, in the median; infinite without points."""
+        if not guess.inliers:
+            return np.inf
+        at = np.rint(guess.target).astype(int).clip(0, np.array(self.best.flow.shape[1::-1]) - 1)
+        flow = self.best.flow[at[:, 1], at[:, 0]]
+        return float(np.median(np.linalg.norm(guess.target + flow - guess.source, axis=1)))
 
     def _choose(self, guesses: Sequence[Hypothesis]) -> None:
         """Takes over the flow of homographies wherever the images then look more alike, there and back."""
+        if self.how != "full" and self.agreement >= AGREES_WELL:
+            guesses = [guess for guess in guesses if self._misses(guess) > HITS]
         if not guesses:
             return
         matrices = [guess.matrix for guess in guesses]
