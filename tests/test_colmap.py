@@ -84,7 +84,7 @@ def truth() -> Truth:
 @pytest.fixture
 def run(monkeypatch, capsys, truth):
     """`run(...)` -> exit code, stdout, stderr of `glunet colmap ...`."""
-    monkeypatch.setattr(weight_files, "load", lambda name, device: truth)
+    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: truth)
     monkeypatch.setenv("COLUMNS", "120")
 
     def call(*words: object) -> tuple[int, str, str]:
@@ -392,7 +392,7 @@ def test_what_cannot_be_done_is_said(run, monkeypatch, photos, tmp_path):
     for words, told in (
         ((tmp_path / "none", "--out", tmp_path / "b.db"), "is no folder"),
         ((empty, "--out", tmp_path / "b.db"), "holds no images"),
-        ((broken, "--out", tmp_path / "b.db"), "a.png' cannot be opened"),
+        ((broken, "--out", tmp_path / "b.db"), "a.png' is not an image"),
         ((photos, "--out", out), "is there already"),
         ((photos, "--out", tmp_path / "b.db", "--window", 0), "window of 0"),
         ((photos, "--out", tmp_path / "b.db", "--window", 1, "--exhaustive"), "give one of them"),

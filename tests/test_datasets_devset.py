@@ -144,7 +144,8 @@ def test_pck_of_the_table() -> None:
 
 def test_all_sets_are_found_by_their_folders() -> None:
     found: dict[str, Benchmark] = {b.name: b for b, _ in find(DEVSET)}
-    assert {*TABLE, "hpatches-homography"} == set(found)
+    assert {*TABLE, "hpatches-homography", "hard"} == set(found)
+    assert found["hard"].title == "hard"
 
 
 def test_parts_of_sets_are_called_so() -> None:

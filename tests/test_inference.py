@@ -256,7 +256,7 @@ def test_a_users_own_points_are_asked():
 def test_unknown_words_get_the_list_of_words(word):
     with pytest.raises(GlunetError, match="'none', 'auto', 'full'"):
         matcher(search=word)
-    with pytest.raises(GlunetError, match="'auto'.*True or False"):
+    with pytest.raises(GlunetError, match=r"'auto'.*True or False"):
         matcher().match(scene() / 255, scene() / 255, polish=word)
 
 

@@ -73,7 +73,7 @@ def test_bfloat16_is_measured_once() -> None:
 
 
 def test_another_speed_is_refused() -> None:
-    with pytest.raises(GlunetError, match="speed='slow' came.*'auto', 'fast', 'exact'"):
+    with pytest.raises(GlunetError, match=r"speed='slow' came.*'auto', 'fast', 'exact'"):
         matcher(speed="slow")
 
 

@@ -95,7 +95,7 @@ class Calibration:
 
 def pair_median(trip: np.ndarray, seen: np.ndarray) -> float:
     """The median round trip over the pixels in view; where hardly any is, infinitely bad (a large number)."""
-    return float(np.median(trip[seen])) if seen.mean() > 0.01 else 1e3
+    return float(np.median(trip[seen])) if seen.any() and seen.mean() > 0.01 else 1e3
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Verdict:
 
     Attributes:
         same: True or False; None where the weights have no calibration, so that no threshold is known.
-        score: mean confidence over the target, 0..1.
+        score: mean confidence over the target, or over what the masks allow of it, 0..1.
         threshold: of the score; None without a calibration.
     """
 

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from glunet.errors import GlunetError
-from glunet.images import ImageLike, load_image
+from glunet.images import ImageLike, darker, load_mask, load_with_depth
 from glunet.network.family import Network
 from glunet.network.glunet import Features
 
-MaskLike: TypeAlias = np.ndarray | Image.Image | str | os.PathLike[str]
+MaskLike: TypeAlias = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
 Size = tuple[int, int]
 
 # Features that an image keeps, in pixels of their frames over those of the largest: its own, those of the partner it
@@ -31,10 +30,11 @@ class Encoded:
         pixels: 1 x 3 x H x W, RGB in 0..255, on the matcher's device.
         valid: H x W bool, or None where all pixels count.
         settings: of the matcher that made it; no other can use it.
+        bits: that its white was taken to have; 0 where the image says it itself (`glunet.images`).
     """
 
-    def __init__(self, pixels: Tensor, valid: np.ndarray | None, settings: object) -> None:
-        self.pixels, self.valid, self.settings = pixels, valid, settings
+    def __init__(self, pixels: Tensor, valid: np.ndarray | None, settings: object, bits: int = 0) -> None:
+        self.pixels, self.valid, self.settings, self.bits = pixels, valid, settings, bits
         self._features: OrderedDict[Size, Any] = OrderedDict()
 
     @property
@@ -77,44 +77,40 @@ class Encoded:
         """Whether the features in this frame are there."""
         return frame in self._features
 
-    def turned(self, quarters: int) -> "Encoded":
-        """The image turned by quarters of a turn, against the clock as one sees it; its features are not."""
-        valid = None if self.valid is None else np.rot90(self.valid, quarters)
-        return Encoded(self.pixels.rot90(quarters, (-2, -1)), valid, self.settings)
-
 
 def open_image(image: ImageLike, mask: MaskLike | None, role: str, device: torch.device, settings: object) -> Encoded:
     """An image with its mask; what the mask leaves out is filled with the mean colour of the rest.
 
     Args:
         image: see `glunet.images`.
-        mask: H x W, true or not zero where the image is valid; an array, or a path or Pillow image; None for all.
+        mask: where the image is valid, see `glunet.images.load_mask`; None for everywhere.
         role: "source" or "target", for messages.
 
     Raises:
         GlunetError: an image or a mask that cannot be used.
     """
-    pixels = load_image(image, role)[None].to(device)
+    levels, bits = load_with_depth(image, role)
+    pixels = levels[None].to(device)
     if mask is None:
-        return Encoded(pixels, None, settings)
-    valid = _valid(mask, role, (pixels.shape[-2], pixels.shape[-1]))
+        return Encoded(pixels, None, settings, bits)
+    valid = load_mask(mask, f"{role} mask", (pixels.shape[-2], pixels.shape[-1]))
     inside = torch.from_numpy(valid).to(device)
     mean = pixels[..., inside].mean(dim=-1)[..., None, None]
-    return Encoded(torch.where(inside, pixels, mean), valid, settings)
+    return Encoded(torch.where(inside, pixels, mean), valid, settings, bits)
 
 
-def _valid(mask: MaskLike, role: str, size: Size) -> np.ndarray:
-    if not isinstance(mask, np.ndarray):
-        mask = load_image(mask, f"{role} mask")[0].numpy()
-    if mask.shape != size or mask.dtype.kind not in "buif":
-        raise GlunetError(
-            f"The {role} mask is an array of {mask.dtype} of shape {mask.shape}, but one number or bool for each "
-            f"of the {size[1]} x {size[0]} pixels is expected (H x W)."
-        )
-    valid = np.ascontiguousarray(mask != 0)
-    if not valid.any():
-        raise GlunetError(f"The {role} mask leaves no pixel: it is to be true (or not zero) where the image is valid.")
-    return valid
+def alike(one: Encoded, other: Encoded) -> tuple[Encoded, Encoded]:
+    """The two images of a pair with the same white: of two that guessed it from their values, the larger one."""
+    if not one.bits or not other.bits or one.bits == other.bits:
+        return one, other
+    bits = max(one.bits, other.bits)
+
+    def at_most(image: Encoded) -> Encoded:
+        if image.bits == bits:
+            return image
+        return Encoded(image.pixels / darker(image.bits, bits), image.valid, image.settings, bits)
+
+    return at_most(one), at_most(other)
 
 
 def together(features: list[Any]) -> Any:

@@ -6,16 +6,22 @@ uint8, uint16 or floats in 0..1. Colours are in the order RGB: what OpenCV reads
 - Grey is repeated to three channels; palettes, CMYK and the like are converted; of many frames the first is used.
 - The EXIF orientation is applied, also to Pillow images: the pixels are those a viewer shows, and so are coordinates.
 - What is transparent is laid over white, as a page shows it (the colours stored under it are arbitrary).
-- 16 bits are divided by 257, without rounding to 8 bits. Pillow itself reduces 16-bit *colour* files to 8 bits; 16-bit
-  grey keeps its precision.
+- 16 bits are divided by 257, without rounding to 8 bits. Cameras store 10, 12 or 14 bits in them: what no value exceeds
+  is taken for white (255, 1023, 4095, 16383 or 65535), which is logged once, and both images of a pair are read alike.
+  Pillow itself reduces 16-bit *colour* files to 8 bits; 16-bit grey keeps its precision.
+
+Masks have one reader as well (`load_mask`): true, or more than half of the mask's largest value, is valid.
 """
 
+import logging
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 from warnings import catch_warnings, simplefilter
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -27,7 +33,11 @@ ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tenso
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 SMALLEST_SIDE = 32
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras store in 16
+_TURNED_BACK = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # EXIF orientations and their inverses
 _FLOAT_SLACK = 1e-4  # what resampling and rounding may leave outside 0..1
 
 
@@ -40,6 +50,14 @@ def load_image(image: ImageLike, role: str = "given") -> Tensor:
 
     Raises:
         GlunetError: missing or unreadable file, wrong shape, type or range of values, a side under 32 px.
+    """
+    return load_with_depth(image, role)[0]
+
+
+def load_with_depth(image: ImageLike, role: str = "given") -> tuple[Tensor, int]:
+    """As `load_image`, and how many bits white was taken to have: one of `DEPTHS`; 8 where the image says it itself.
+
+    The other image of a pair is read alike when its levels are divided by `darker` of both.
     """
     name = _name(image, role)
     if isinstance(image, Tensor):
@@ -58,8 +76,75 @@ def load_image(image: ImageLike, role: str = "given") -> Tensor:
             f"The {name} is {width} x {height} pixels, but both sides must be at least {SMALLEST_SIDE}: "
             "use a larger image."
         )
+    bits = depth(pixels)
+    if bits not in (8, 16) or (bits == 8 and pixels.dtype == torch.uint16):
+        _tell_depth(bits)
     # One layout in memory, so that the same pixels give the same flow to the last bit, whatever they came in.
-    return _colours(_grey_levels(pixels, name)).contiguous()
+    levels = _colours(_grey_levels(pixels, name, bits)).contiguous()
+    return levels, bits if pixels.dtype == torch.uint16 else 0
+
+
+def depth(pixels: Tensor) -> int:
+    """How many bits hold the largest of 16-bit values: one of `DEPTHS`; 8 for values of another type."""
+    if pixels.dtype != torch.uint16 or not pixels.numel():
+        return 8
+    largest = int(pixels.to(torch.int32).amax())
+    return next(bits for bits in DEPTHS if largest < 1 << bits)
+
+
+def darker(bits: int, than: int) -> float:
+    """By how much levels whose white has `bits` are brighter than those of white at `than` bits, which has more."""
+    return ((1 << than) - 1) / ((1 << bits) - 1)
+
+
+@cache
+def _tell_depth(bits: int) -> None:
+    """Once for each depth."""
+    logger.warning(
+        "16-bit pixels came of which none exceeds %d: %d is taken for white. Rescale them to 0..65535 if it is not.",
+        (1 << bits) - 1,
+        (1 << bits) - 1,
+    )
+
+
+def load_mask(mask: "ImageLike", role: str, size: tuple[int, int]) -> np.ndarray:
+    """Where an image is valid: H x W, bool. The one rule for masks: more than half of the mask's largest value.
+
+    So 0 and 1, 0 and 255, and what a lossy file makes of them, are read alike. NaN is not valid. Of a file or Pillow
+    image with transparency the opacity is the mask, unless all of it is equally opaque; then its grey levels are.
+
+    Args:
+        mask: an array or tensor H x W (x 1, or 1 x) of bool or numbers, or a path or Pillow image.
+        role: "source mask", "target mask": how messages call it.
+        size: (height, width) that it must have.
+
+    Raises:
+        GlunetError: a mask of another size or type, one that cannot be read, or one that leaves no pixel.
+    """
+    if isinstance(mask, Tensor):
+        mask = mask.detach().cpu().numpy()
+    if not isinstance(mask, np.ndarray):
+        mask = _open(mask, _name(mask, role), _mask_of)
+    values = mask.squeeze(0 if mask.shape[0] == 1 else -1) if mask.ndim == 3 and 1 in mask.shape[::2] else mask
+    if values.shape != tuple(size) or values.dtype.kind not in "buif":
+        raise GlunetError(
+            f"The {role} is an array of {mask.dtype} of shape {_shape(mask)}, but one number or bool for each "
+            f"of the {size[1]} x {size[0]} pixels is expected (H x W)."
+        )
+    values = np.where(np.isfinite(values), values, 0) if values.dtype.kind == "f" else values
+    valid = values if values.dtype.kind == "b" else values > max(values.max(), 0) / 2
+    if not valid.any():
+        raise GlunetError(f"The {role} leaves no pixel: it is to be true (or bright) where the image is valid.")
+    return np.array(valid, order="C")
+
+
+def _mask_of(picture: Image.Image, name: str) -> np.ndarray:
+    pixels = _pixels_of(picture, name)
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] == 4 and np.ptp(pixels[..., 3]):
+        return pixels[..., 3]
+    return pixels[..., :3].mean(axis=-1)
 
 
 def image_size(image: ImageLike, role: str = "given") -> tuple[int, int]:
@@ -71,12 +156,13 @@ def image_size(image: ImageLike, role: str = "given") -> tuple[int, int]:
     return _open(image, _name(image, role), _upright_size)
 
 
-def grey_levels(images: Tensor, name: str) -> Tensor:
+def grey_levels(images: Tensor, name: str, bits: int | None = None) -> Tensor:
     """A batch of colour images, uint8, uint16 or float 0..1, as float32 in 0..255.
 
     Args:
         images: B x 3 x H x W.
         name: how messages call it, for example "source batch".
+        bits: of white in uint16; by default as many as the batch needs (`depth`).
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] == 0:
         raise GlunetError(f"The {name} is a tensor of shape {_shape(images)}, but B x 3 x H x W is expected.")
@@ -85,7 +171,7 @@ def grey_levels(images: Tensor, name: str) -> Tensor:
             f"The {name} is of {images.shape[-1]} x {images.shape[-2]} pixels, but both sides must be at least "
             f"{SMALLEST_SIDE}: use larger images."
         )
-    return _grey_levels(images, name)
+    return _grey_levels(images, name, bits or depth(images))
 
 
 def _name(image: ImageLike, role: str) -> str:
@@ -122,10 +208,26 @@ def _open(image: object, name: str, use: Callable[[Image.Image, str], T]) -> T:
         raise GlunetError(f"The {name} cannot be read ({error.strerror or error}): check the path.") from error
 
     def from_file() -> T:
-        with Image.open(path) as picture:
-            return use(picture, name)
+        try:
+            with Image.open(path) as picture:
+                return use(picture, name)
+        except Image.UnidentifiedImageError:
+            return use(_float_colours(path), name)
 
     return _guarded(from_file, name)
+
+
+def _float_colours(path: Path) -> Image.Image:
+    """A TIFF of float colours, which Pillow has no mode for, as 8 bits.
+
+    Raises:
+        UnidentifiedImageError: if it is none.
+    """
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.suffix.lower() in (".tif", ".tiff") else None
+    if pixels is None or pixels.ndim != 3 or pixels.dtype.kind != "f":
+        raise Image.UnidentifiedImageError
+    levels = _grey_levels(torch.from_numpy(pixels[..., 2::-1].copy()), f"image '{path}'", 8)
+    return Image.fromarray(levels.round().byte().numpy())
 
 
 def _guarded(read: Callable[[], T], name: str) -> T:
@@ -151,8 +253,37 @@ def _guarded(read: Callable[[], T], name: str) -> T:
 
 
 def _upright_size(picture: Image.Image, name: str) -> tuple[int, int]:
-    width, height = picture.size
+    height, width = _stored_size(picture)
     return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+def _stored_size(picture: Image.Image) -> tuple[int, int]:
+    """(height, width) as in the file. Of a turned TIFF Pillow says, as soon as it is opened, what it has upright."""
+    tags = getattr(picture, "tag_v2", None)
+    width, height = (int(tags[257 - 1]), int(tags[257])) if tags and 256 in tags and 257 in tags else picture.size
+    return height, width
+
+
+def load_as_stored(path: "str | os.PathLike[str]", role: str = "given") -> np.ndarray:
+    """An image file as H x W x 3 uint8, RGB, not turned by its EXIF orientation.
+
+    Raises:
+        GlunetError: as `load_image`.
+    """
+    orientation = _open(path, _name(path, role), lambda picture, name: _orientation(picture))
+    pixels = load_image(path, role).round().byte().permute(1, 2, 0).numpy()
+    if orientation == 1:
+        return np.ascontiguousarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = _TURNED_BACK[orientation]
+    picture = Image.fromarray(pixels)
+    picture.info["exif"] = exif.tobytes()
+    return np.array(ImageOps.exif_transpose(picture))
+
+
+def size_as_stored(path: "str | os.PathLike[str]", role: str = "given") -> tuple[int, int]:
+    """(height, width) of what `load_as_stored` returns, without decoding the file."""
+    return _open(path, _name(path, role), lambda picture, name: _stored_size(picture))
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -209,12 +340,12 @@ def _wrong_type(name: str, dtype: object) -> GlunetError:
     )
 
 
-def _grey_levels(pixels: Tensor, name: str) -> Tensor:
-    """Float32 in 0..255, same shape, from uint8, uint16 or floats in 0..1."""
+def _grey_levels(pixels: Tensor, name: str, bits: int) -> Tensor:
+    """Float32 in 0..255, same shape, from uint8, uint16 (white at so many bits) or floats in 0..1."""
     if pixels.dtype == torch.uint8:
         return pixels.float()
     if pixels.dtype == torch.uint16:
-        return pixels.float() / 257
+        return pixels.float() / (((1 << bits) - 1) / 255)
     if not pixels.is_floating_point():
         raise _wrong_type(name, pixels.dtype)
     low, high = (float(value) for value in torch.aminmax(pixels))

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from glunet.encoded import Encoded, Size
+from glunet.encoded import Encoded, Size, alike
 from glunet.errors import GlunetError
 from glunet.images import ImageLike
 from glunet.match import Match
@@ -89,7 +89,7 @@ class _Waiting:
             source, target = pair
         except (TypeError, ValueError):
             raise GlunetError("it is not a source and a target, as (source, target).") from None
-        return self._shared(source, "source"), self._shared(target, "target")
+        return alike(self._shared(source, "source"), self._shared(target, "target"))
 
     def _shared(self, image: ImageLike | Encoded, role: str) -> Encoded:
         encoded = self.matcher.open(image, None, role)
@@ -147,6 +147,7 @@ def _named(number: int, error: Exception) -> GlunetError:
     if isinstance(error, GlunetError):
         named = GlunetError(f"Pair {number}: {error}")
     else:
-        named = GlunetError(f"Pair {number}: {type(error).__name__}: {' '.join(str(error).split()) or 'no reason given'}.")
+        reason = " ".join(str(error).split()) or "no reason given"
+        named = GlunetError(f"Pair {number}: {type(error).__name__}: {reason}.")
     named.__cause__ = error
     return named

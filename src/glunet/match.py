@@ -135,16 +135,31 @@ class Match:
         if self.calibration is None:
             value = 1 / (1 + self.round_trip)
         else:
-            value = self.calibration.confidence(self.round_trip / trust.tolerance(self.target_size), self.in_view)
+            trip = self.round_trip / trust.tolerance(self.target_size)
+            counted = self._counted
+            median = trust.pair_median(trip[counted], self.in_view[counted])
+            value = self.calibration.with_median(trip, median)
         return np.where(known, value, 0).astype(np.float32)
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether the two images show the same thing at all; the network itself answers always."""
-        score = float(self.confidence.mean())
+        """Whether the two images show the same thing at all, by the mean confidence over what both masks allow.
+
+        The network itself answers always.
+        """
+        counted = self._counted
+        score = float(self.confidence[counted].mean()) if counted.any() else 0.0
         if self.confidence_kind != "calibrated" or self.calibration is None:
             return Verdict(None, score, None)
         return Verdict(score >= self.calibration.threshold, score, self.calibration.threshold)
+
+    @cached_property
+    def _counted(self) -> np.ndarray:
+        """The target pixels that say whether the images show the same: what both masks allow, H x W, bool."""
+        counted = np.ones(self.target_size, bool) if self.target_valid is None else self.target_valid
+        if self.source_valid is not None:  # what leads to an invalid pixel says nothing; out of view it does
+            counted = counted & (self.in_view | ~geometry.in_view(self._flow_tensor(), self.source_size)[0].numpy())
+        return counted
 
     @cached_property
     def reverse(self) -> "Match":

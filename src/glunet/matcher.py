@@ -13,9 +13,9 @@ from glunet import flipping as mirror
 from glunet import frames, many, tiles
 from glunet.computation import Computation
 from glunet.confidence import Calibration
-from glunet.encoded import Encoded, MaskLike, Size, open_image, together
+from glunet.encoded import Encoded, MaskLike, Size, alike, open_image, together
 from glunet.errors import GlunetError
-from glunet.images import ImageLike, grey_levels, image_size
+from glunet.images import ImageLike, depth, grey_levels, image_size
 from glunet.inference import passes as networks
 from glunet.inference.hypotheses import PointSource
 from glunet.inference.likeness import Views, threads, views
@@ -25,7 +25,7 @@ from glunet.match import Match, Provenance
 from glunet.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.network.family import Network
 from glunet.network.glunet import GLUNetConfig
-from glunet.speed import Speed, resolved
+from glunet.speed import Speed, own_state, resolved
 
 logger = logging.getLogger(__name__)
 
@@ -156,8 +156,8 @@ class Matcher:
             confidence: match in both directions, which tells how far to trust the answer and where each pixel of the
                 source is in the target; a match without takes about five sixths of the time. A search matches in
                 both directions all the same.
-            source_mask, target_mask: H x W, true (or not zero) where the image is valid: what is black border or "no
-                data" is not matched.
+            source_mask, target_mask: where the image is valid, H x W: what is black border or "no data" is not matched.
+                True, or more than half of the mask's largest value, is valid (`glunet.images.load_mask`).
             search, polish: as for `glunet.load`; None takes what the matcher was made with.
             max_memory: bytes to stay below; by default what there is. A pair that needs more is matched in tiles
                 (`glunet.tiles`), with the same result, as long as its features fit.
@@ -170,9 +170,10 @@ class Matcher:
         search = self.search if search is None else check_search(search)
         polish = self.polish if polish is None else check_polish(polish)
         tile = self.tile(*sizes, confidence or search != "none", max_memory)
-        image, opened_target = self.open(source, source_mask, "source"), self.open(target, target_mask, "target")
-        return self.matches([image], [opened_target], confidence, tile, search, polish)[0]
+        pair = alike(self.open(source, source_mask, "source"), self.open(target, target_mask, "target"))
+        return self.matches([pair[0]], [pair[1]], confidence, tile, search, polish)[0]
 
+    @own_state()
     @torch.inference_mode()
     def encode(self, image: ImageLike, mask: MaskLike | None = None) -> Encoded:
         """An image to be matched many times: `match` and `match_many` take the result in the image's place.
@@ -207,9 +208,9 @@ class Matcher:
         """Matches one pair after the other: neighbours of equal sizes together, results in order, batch by batch.
 
         Args:
-            pairs: (source, target), each as for `match`. No more than a batch is read ahead, and the pixels of a pair are
-                copied before the next one is asked for, so that a generator may give any number of them and use its
-                arrays again. Within a batch an image that is in several pairs is encoded once.
+            pairs: (source, target), each as for `match`. No more than a batch is read ahead, and the pixels of a pair
+                are copied before the next one is asked for, so that a generator may give any number of them and use
+                its arrays again. Within a batch an image that is in several pairs is encoded once.
             batch: most pairs at once, consecutive and of equal sizes; fewer where memory is short. 1 answers each pair
                 before the next one is read.
             confidence, search, polish: as for `match`.
@@ -237,7 +238,8 @@ class Matcher:
             target: B x 3 x H x W, likewise.
 
         Returns:
-            B x 2 x H x W float32: on the target's grid, in pixels of the source.
+            B x 2 x H x W float32: on the target's grid, in pixels of the source. An ordinary tensor without gradient:
+            who wants one through the network calls `matcher.network` (`glunet.network.glunet.GLUNet`) itself.
 
         Raises:
             GlunetError: tensors of another shape, type, range or device, or too large for the memory there is.
@@ -253,7 +255,10 @@ class Matcher:
         if len(source) != len(target):
             raise GlunetError(f"{len(source)} sources and {len(target)} targets came, but pairs are expected.")
         self._check_memory(image_size(source), image_size(target), pairs=len(target))
-        return self._flow(source, target)
+        # uint16 of both batches has the same white. What inference mode made, no loss could be put on.
+        bits = max(depth(source), depth(target)) if source.dtype == target.dtype == torch.uint16 else None
+        with torch.inference_mode(False):
+            return self._flow(source, target, bits).clone()
 
     @staticmethod
     def size(image: ImageLike | Encoded, role: str = "given") -> tuple[int, int]:
@@ -275,15 +280,17 @@ class Matcher:
             raise GlunetError(f"The {role} was encoded by another matcher: encode it with this one.")
         return image
 
+    @own_state()
     @torch.inference_mode()
-    def _flow(self, source: Tensor, target: Tensor) -> Tensor:
+    def _flow(self, source: Tensor, target: Tensor, bits: int | None = None) -> Tensor:
         """See `flow`; grey levels and features are held no longer than they are needed."""
         source_size, target_size = image_size(source), image_size(target)
         frame = self._frame(target_size)
         with out_of_memory_told(self.device, source_size, target_size, len(target)):
-            flipped, opened = None, grey_levels
+            flipped: Tensor | None = None
+            opened: Callable[[Tensor, str], Tensor] = partial(grey_levels, bits=bits)
             if self.flipping:
-                source, target = grey_levels(source, "source batch"), grey_levels(target, "target batch")
+                source, target = opened(source, "source batch"), opened(target, "target batch")
                 target, flipped = self.computation.mirrored(source, target)
                 opened = _as_it_is
 
@@ -300,6 +307,7 @@ class Matcher:
             flow = self.computation.flow(pair, target_size, source_size, frame)
             return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
 
+    @own_state()
     def matches(
         self,
         sources: list[Encoded],
@@ -454,6 +462,7 @@ def _views(source: Encoded, target: Encoded) -> Views:
 
 
 def _as_it_is(images: Tensor, name: str) -> Tensor:
+    """What stands in for `grey_levels` where they are levels already."""
     return images
 
 

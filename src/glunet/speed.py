@@ -81,6 +81,25 @@ class Cast(nn.Module):
 
 
 @contextmanager
+def own_state() -> Iterator[None]:
+    """While it lasts, PyTorch's global state is its own: what a caller set neither changes a flow nor breaks loading.
+
+    That is autocast, the default device and the default type. Also a decorator.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.autocast("cpu", enabled=False):
+            if not torch.cuda.is_available():
+                yield
+                return
+            with torch.autocast("cuda", enabled=False):
+                yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
 def full_precision(device: torch.device, speed: Speed) -> Iterator[None]:
     """While it lasts, "exact" convolutions on CUDA are in float32, not in PyTorch's default, TensorFloat-32."""
     if device.type != "cuda" or speed == "fast":

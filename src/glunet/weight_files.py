@@ -23,7 +23,7 @@ from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.network.family import Config, Network, build, configure
 from glunet.network.glunet import GLUNet, GLUNetConfig
-from glunet.speed import Speed
+from glunet.speed import Speed, own_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,7 @@ def weights() -> dict[str, dict[str, Any]]:
     return found
 
 
+@own_state()
 def load(
     name: str | Path = DEFAULT,
     device: str | torch.device | None = None,
@@ -98,7 +99,8 @@ def load(
     """
     from glunet.matcher import Matcher
 
-    network, metadata, path = _read(name)
+    with torch.inference_mode(False):
+        network, metadata, path = _read(name)
     if iterative_refinement is None:
         iterative_refinement = bool(metadata.get("iterative_refinement", True))
     if pyramid is None:
@@ -130,6 +132,8 @@ def load(
     )
 
 
+@own_state()
+@torch.inference_mode(False)
 def _again(path: Path, digest: str, device: torch.device) -> Network:
     """The network of a matcher that was loaded, once more."""
     network, _, _ = _read(path)
@@ -148,6 +152,8 @@ def _calibration(metadata: dict[str, Any], path: Path) -> Calibration | None:
         raise GlunetError(f"{path} has a calibration that cannot be read: calibrate these weights again.") from error
 
 
+@own_state()
+@torch.inference_mode(False)
 def read_network(name: str | Path) -> tuple[Network, dict[str, Any]]:
     """The network that `name` (see `load`) holds, on the CPU, in float32, and its metadata.
 

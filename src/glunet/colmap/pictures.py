@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from glunet.encoded import Encoded
 from glunet.errors import GlunetError
-from glunet.images import load_image
+from glunet.images import load_as_stored, size_as_stored
 from glunet.memory import available_bytes
 from glunet.video.flows import smaller
 from glunet.video.reader import IMAGES, natural
@@ -18,7 +17,6 @@ from glunet.video.reader import IMAGES, natural
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
 
-_ORIENTATION = 0x0112
 _ENCODED = 320  # bytes for each pixel of an encoded image: its features, and its grey levels
 _SHARE = 0.3  # of the memory there is, for images that are kept encoded
 
@@ -51,10 +49,7 @@ class Picture:
         Raises:
             GlunetError: if the file cannot be used.
         """
-        with _opened(self.path) as picture:
-            picture.getexif().pop(_ORIENTATION, None)  # COLMAP does not turn pictures either
-            pixels = load_image(picture, "given").round().byte().permute(1, 2, 0).numpy()
-        return np.ascontiguousarray(pixels)
+        return load_as_stored(self.path)  # COLMAP does not turn pictures either
 
 
 def pictures(folder: Path) -> list[Picture]:
@@ -74,8 +69,7 @@ def pictures(folder: Path) -> list[Picture]:
         raise GlunetError(f"'{folder}' holds {len(found) or 'no'} images, but two or more are matched: name another.")
     listed = []
     for path in found:
-        with _opened(path) as picture:
-            listed.append(Picture(path, path.relative_to(folder).as_posix(), (picture.height, picture.width)))
+        listed.append(Picture(path, path.relative_to(folder).as_posix(), size_as_stored(path)))
     return listed
 
 
@@ -111,10 +105,3 @@ class Shelf:
         if available is None:
             return 2
         return max(2, min(len(self.images), int(_SHARE * available / (_ENCODED * largest))))
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise GlunetError(f"The image '{path}' cannot be opened: mend it, or move it away.") from error

@@ -122,6 +122,6 @@ def grid(size: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _grid(height: int, width: int) -> np.ndarray:
-    at = np.ascontiguousarray(geometry.pixel_grid(height, width).numpy().transpose(1, 2, 0))
+    at = np.ascontiguousarray(geometry.pixel_grid(height, width, "cpu").numpy().transpose(1, 2, 0))
     at.setflags(write=False)
     return at

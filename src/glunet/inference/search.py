@@ -48,7 +48,6 @@ FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is n
 MOST_PASSES = 2  # through the own homography of what the last pass found
 BETTER = 1.2  # by which the coarse score of a hypothesis must exceed that of the images as they lie
 LEAST_SCORE = 0.03  # and what it must be
-CLEAR_SCORE, CLEARLY_BETTER = 0.06, 3.0  # the same, for one that is taken if the match is at all better with it
 SURE = 100  # inliers of a homography that is no chance
 
 
@@ -189,12 +188,11 @@ class Searcher:
     def _passed(self, ways: TwoWay, matrix: np.ndarray) -> TwoWay:
         return better_parts(ways, self.again(matrix), matrix, self.views)
 
-    def _accept(self, offered: TwoWay, origin: str, clear: bool = False) -> bool:
-        """Takes what is offered if it agrees clearly better; where its score was `clear`, if at all better."""
+    def _accept(self, offered: TwoWay, origin: str) -> bool:
+        """Takes what is offered if it agrees clearly better with itself."""
         after = agreement(offered, self.views)
         logger.debug("%s: agreement %.3f, was %.3f", origin, after, self.agreement)
-        least = self.agreement if clear else max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN)
-        if after <= least:
+        if after < max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN):
             return False
         self.best, self.agreement = offered, after
         self.origins.append(origin)
@@ -219,8 +217,7 @@ class Searcher:
             matrix = own_homography(offered, self.views)
             if matrix is not None:
                 offered = self._passed(offered, matrix)
-            clear = scored[place] >= max(CLEAR_SCORE, CLEARLY_BETTER * scored[0])
-            if self._accept(offered, guesses[place].origin, clear):
+            if self._accept(offered, guesses[place].origin):
                 self._pass_through_itself()
 
 
@@ -234,7 +231,8 @@ def agreement(ways: TwoWay, views: Views) -> float:
     for way, seen_by in ((ways, views), (ways.reverse, views.reverse)):
         seen = seen_by.in_view(way.flow)
         back = seen & (way.round_trip() <= 1)
-        shares.append(back.sum() / max(seen.sum(), FEWEST_IN_VIEW * seen.size))
+        valid = seen.size if seen_by.target_valid is None else seen_by.target_valid.sum()
+        shares.append(back.sum() / max(seen.sum(), FEWEST_IN_VIEW * valid))
     return float(max(shares))
 
 

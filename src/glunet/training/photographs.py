@@ -107,7 +107,7 @@ def decode(place: Place, short_side: int = SHORT_SIDE) -> Tensor:
     """
     with place.open() as image:
         image.draft("RGB", (short_side, short_side))  # JPEGs of any size are decoded near the size wanted
-        if image.mode.startswith(("I", "F")):  # 16 bits and more, as a matcher takes them: Pillow would cut them off
+        if image.mode not in ("RGB", "L", "CMYK", "YCbCr") or image.has_transparency_data:  # as a matcher takes them
             levels = load_image(image, str(place)).round().clamp(0, 255).to(torch.uint8)
             picture = Image.fromarray(levels.permute(1, 2, 0).numpy())
         else:

@@ -27,9 +27,12 @@ COLUMNS = (
 
 
 def load(row: dict[str, str], folder: Path) -> Sample:
-    """Images as they are; pixel centres at integers; a mask is grey, above 127 counts."""
+    """Images as they are; pixel centres at integers; a mask as a matcher reads it."""
     source, target = read_image(folder / row["source"]), read_image(folder / row["target"])
     references = {"": reference_size("image", image=source.shape[:2])}
+    valid = np.ones(target.shape[:2], bool)
+    if row.get("mask"):
+        valid = read_mask(folder / row["mask"], target.shape, row["target"])
     if row.get("points"):
         path = folder / row["points"]
         content = lines(path, "a file of points")
@@ -38,18 +41,16 @@ def load(row: dict[str, str], folder: Path) -> Sample:
             points = values.reshape(-1, 4)
         except ValueError as error:
             raise GlunetError(f"{path}: expected four numbers a line, x_target y_target x_source y_source.") from error
+        x, y = np.nan_to_num(np.rint(points[:, :2])).astype(int).clip(0, np.array(valid.shape[::-1]) - 1).T
+        points = points[valid[y, x]]
         return Sample(source, target, PointTruth(points[:, :2], points[:, 2:]), references)
     if row.get("flow"):
         path = folder / row["flow"]
-        flow, valid = read_truth(path)
+        flow, known = read_truth(path)
         expect_size(path, flow.shape, target.shape, row["target"])
     else:
-        flow, valid = homography_flow(read_matrix(folder / row["homography"]), source.shape[:2], target.shape[:2])
-    if row.get("mask"):
-        mask = read_mask(folder / row["mask"])
-        expect_size(folder / row["mask"], mask.shape, target.shape, row["target"])
-        valid = valid & (mask > 127)
-    return Sample(source, target, FlowTruth(flow, valid), references)
+        flow, known = homography_flow(read_matrix(folder / row["homography"]), source.shape[:2], target.shape[:2])
+    return Sample(source, target, FlowTruth(flow, valid & known), references)
 
 
 def pairs(root: Path) -> list[Pair]:

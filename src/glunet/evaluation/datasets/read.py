@@ -8,32 +8,25 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
 from glunet.errors import GlunetError
 from glunet.evaluation.metrics import transform
 from glunet.extras import needed
 from glunet.flow.files import read_flow
+from glunet.images import load_image, load_mask, size_as_stored
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as H x W x 3 uint8 RGB."""
+    """An image file as H x W x 3 uint8 RGB, as a matcher reads it (`glunet.images`)."""
     _expect_file(path, "an image")
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise GlunetError(f"{path}: not a whole image ({error}); is the download complete?") from error
+    return np.ascontiguousarray(load_image(path, "evaluation").round().byte().permute(1, 2, 0).numpy())
 
 
-def read_mask(path: Path) -> NDArray[np.uint8]:
-    """A one-channel image file as H x W uint8 grey values (a palette is looked up)."""
+def read_mask(path: Path, size: tuple[int, ...], of: str) -> NDArray[np.bool_]:
+    """A mask image file as H x W bool, as a matcher reads it; `size` and `of`: see `expect_size`."""
     _expect_file(path, "a mask image")
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise GlunetError(f"{path}: not a whole image ({error}); is the download complete?") from error
+    expect_size(path, size_as_stored(path), size, of)
+    return load_mask(path, "evaluation mask", (size[0], size[1]))
 
 
 def read_matrix(path: Path) -> NDArray[np.float64]:

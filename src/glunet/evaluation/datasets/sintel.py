@@ -5,7 +5,7 @@ from pathlib import Path
 
 from glunet.errors import GlunetError
 from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Published, Sample
-from glunet.evaluation.datasets.read import below, expect_size, folders, read_image, read_mask, read_truth
+from glunet.evaluation.datasets.read import below, expect_size, folders, read_image, read_truth
 
 FOLDERS = ("MPI-Sintel-complete", "MPI-Sintel", "Sintel", "sintel")
 LAYOUT = "ROOT/training/{clean,final}/SCENE/frame_NNNN.png, training/flow/SCENE/frame_NNNN.flo and training/invalid/"
@@ -16,9 +16,9 @@ def load(target_path: Path, source_path: Path, truth: Path, invalid: Path) -> Sa
     target, source = read_image(target_path), read_image(source_path)
     flow, valid = read_truth(truth)
     expect_size(truth, flow.shape, target.shape, "its frame")
-    mask = read_mask(invalid)
-    expect_size(invalid, mask.shape, target.shape, "its frame")
-    return Sample(source, target, FlowTruth(flow, valid & (mask < 128)))
+    marked = read_image(invalid)[..., 0]
+    expect_size(invalid, marked.shape, target.shape, "its frame")
+    return Sample(source, target, FlowTruth(flow, valid & (marked < 128)))
 
 
 def pairs(root: Path) -> list[Pair]:

@@ -18,11 +18,10 @@ def load(folder: Path, target_number: int) -> Sample:
     source_number = 3 - target_number
     target, source = (read_image(folder / f"image{n}.png") for n in (target_number, source_number))
     flow_path, mask_path = folder / f"flow{target_number}.flo", folder / f"mask{target_number}.png"
-    (flow, valid), mask = read_truth(flow_path), read_mask(mask_path)
-    for path, array in ((flow_path, flow), (mask_path, mask)):
-        expect_size(path, array.shape, target.shape, f"image{target_number}.png")
+    flow, valid = read_truth(flow_path)
+    expect_size(flow_path, flow.shape, target.shape, f"image{target_number}.png")
     # Unknown flow is 1e10; what is known and of the object is what counts.
-    valid = valid & (mask > 127)
+    valid = valid & read_mask(mask_path, target.shape, f"image{target_number}.png")
     size = (max(target.shape[0], source.shape[0]), max(target.shape[1], source.shape[1]))
     truth = FlowTruth(pad(flow, size), pad(valid, size))
     return Sample(pad(source, size), pad(target, size), truth, {"": reference_size("image", image=source.shape[:2])})
