@@ -31,12 +31,13 @@ endif
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test lint wheel clean
+.PHONY: help demo test fuzz lint wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    match two real photographs (pictures in demo/, error against known truth)"
 	@echo "make test    run the tests"
+	@echo "make fuzz    a thousand random images through every reader"
 	@echo "make lint    ruff and mypy"
 	@echo "make wheel   build the package into dist/"
 	@echo "make clean   remove all that make has made"
@@ -48,6 +49,10 @@ demo: $(VENV)/.demo
 # A process a core, each with one thread: faster than one process whose threads wait for each other.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
+
+# A thousand random images through every reader; the suite draws a few.
+fuzz: $(VENV)/.dev
+	$(PY) -m pytest -m fuzz tests/test_faults.py
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -15,6 +15,7 @@ Masks have one reader as well (`load_mask`): true, or more than half of the mask
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -246,7 +247,9 @@ def _guarded(read: Callable[[], T], name: str) -> T:
             f"The {name} has more than the {limit} million pixels that Pillow opens: make it smaller."
         ) from error
     except Exception as error:  # broken files make Pillow's decoders raise nearly anything
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        # Pillow names the file again.
+        reason = re.sub(r"\s*(in|of|file)?\s*'[^']*'", "", " ".join(str(error).split())).rstrip(".")
+        reason = reason or type(error).__name__
         raise GlunetError(
             f"The {name} is damaged or cannot be decoded ({reason}): save or download it again."
         ) from error

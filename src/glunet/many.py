@@ -132,7 +132,7 @@ class _Waiting:
         available = available_bytes(self.matcher.device)
         directions = 2 if self.both else 1
         while batch > 1 and available is not None:
-            if needed_bytes(source_size, target_size, batch * directions, self.matcher.device) <= available:
+            if needed_bytes(source_size, target_size, batch * directions) <= available:
                 break
             batch -= 1
         return batch

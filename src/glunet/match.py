@@ -233,7 +233,10 @@ class Match:
         return Correspondences(pixels.astype(np.float32), self.map[y, x], self.confidence[y, x])
 
     def homography(self, **settings: Any) -> np.ndarray:
-        """The 3 x 3 homography, target -> source in pixels, [2, 2] = 1; `settings` and errors as for `model`."""
+        """The 3 x 3 homography, target -> source in pixels, [2, 2] = 1; `settings` and errors as for `model`.
+
+        One that mirrors or folds what it was found on is none.
+        """
         return self.model("homography", **settings).matrix
 
     def fundamental(self, **settings: Any) -> np.ndarray:
@@ -252,6 +255,7 @@ class Match:
         count: int = 5000,
         least: float = 0.5,
         cameras: tuple[np.ndarray, np.ndarray] | None = None,
+        insist: bool = False,
     ) -> models.Model:
         """A robust model of the match with its inliers, by OpenCV's USAC and MAGSAC++.
 
@@ -260,21 +264,30 @@ class Match:
             threshold: largest error of an inlier, pixels of the source.
             count, least: of the correspondences that are asked (`sample`).
             cameras: for "essential", the 3 x 3 camera matrices of target and source.
+            insist: also where the verdict says that the images do not show the same thing.
 
         Raises:
-            GlunetError: if too few correspondences are confident, or no model explains them.
+            GlunetError: if the verdict says no, too few correspondences are confident, or no model explains them.
         """
+        if not insist and self.verdict.same is False:
+            raise GlunetError(f"There is no {name} of this match: {self.verdict}. Give insist=True to have one anyway.")
         return models.estimate(name, self.sample(count, least), threshold, cameras)
 
-    def warp(self, image: "str | os.PathLike[str] | Image.Image | np.ndarray") -> np.ndarray:
+    def warp(
+        self, image: "str | os.PathLike[str] | Image.Image | np.ndarray", nearest: bool | None = None
+    ) -> np.ndarray:
         """An image on the source's grid, seen from the target; black (zero) where the flow points outside of it.
 
         Args:
+            nearest: take the nearest pixel's value as it is, instead of one in between (bilinear): for label maps. None
+                does so for bool and for integers of more than 16 bits; label maps of 8 or 16 bits, which look like
+                photographs, need True.
             image: an array of the source's height and width, H x W or H x W x C with any C: the source itself, a mask,
                 a depth map. Or a path or Pillow image, which become H x W x 3 uint8, RGB.
 
         Returns:
-            An array of the target's height and width, channels and type as they came (whole numbers are rounded).
+            An array of the target's height and width, channels and type as they came (what lies between whole numbers
+            is rounded).
 
         Raises:
             GlunetError: an image of another size than the source's, or of a type that has no values in between.
@@ -292,7 +305,14 @@ class Match:
                 f"The image to warp is {image.shape[1]} x {image.shape[0]} pixels, but the source was "
                 f"{width} x {height}: bring it to the source's size first."
             )
-        planes = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1).astype(np.float32, order="C")
+        if nearest is None:
+            nearest = image.dtype.kind == "b" or (image.dtype.kind in "iu" and image.itemsize > 2)
+        if nearest:
+            x, y = (np.rint(self.map[..., i]).clip(0, self.source_size[1 - i] - 1).astype(np.int64) for i in range(2))
+            seen = self.in_view if image.ndim == 2 else self.in_view[..., None]
+            return np.where(seen, image[y, x], np.zeros((), image.dtype))
+        precise = np.float64 if image.itemsize > 4 or image.dtype.kind != "f" else np.float32
+        planes = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1).astype(precise, order="C")
         warped = geometry.warp(torch.from_numpy(planes)[None], self._flow_tensor(), padding="border")[0].numpy()
         warped = np.where(self.in_view, warped, 0).transpose(1, 2, 0)
         if image.dtype.kind != "f":
@@ -329,7 +349,7 @@ class Match:
             GlunetError: another suffix, flow beyond what KITTI's PNG holds, a place that cannot be written to; a page
                 of a match that does not know its images.
         """
-        if Path(path).suffix == ".html":
+        if Path(path).suffix.lower() in (".html", ".htm"):
             from glunet.view.page import write_page
 
             write_page(path, self)

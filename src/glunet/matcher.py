@@ -69,8 +69,8 @@ class Matcher:
             GlunetError: `flipping` with a network that has no global level; another word for `speed`, `search` or
                 `polish`; less than one pass.
         """
-        if passes < 1:
-            raise GlunetError(f"{passes} passes were asked for: ask for 1 (the paper's) or more.")
+        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
+            raise GlunetError(f"{passes!r} passes were asked for: ask for a whole number, 1 (the paper's) or more.")
         self.search, self.polish = check_search(search), check_polish(polish)
         self.points = tuple(points) if isinstance(points, Sequence) else (points,)
         if flipping and network.config.network == "local-net":
@@ -277,7 +277,9 @@ class Matcher:
         if mask is not None:
             raise GlunetError(f"The {role} is encoded already: give its mask to matcher.encode.")
         if image.settings != settings or image.pixels.device.type != self.device.type:
-            raise GlunetError(f"The {role} was encoded by another matcher: encode it with this one.")
+            raise GlunetError(
+                f"The {role} was encoded by another matcher, or in another process: encode it with this one."
+            )
         return image
 
     @own_state()
@@ -432,8 +434,8 @@ class Matcher:
         Raises:
             GlunetError: if it is too large even so.
         """
-        if max_memory is not None and max_memory < 1:
-            raise GlunetError(f"max_memory is {max_memory} bytes: it must be positive, 8e9 for 8 GB.")
+        if max_memory is not None and not 1 <= max_memory < float("inf"):
+            raise GlunetError(f"max_memory is {max_memory} bytes: it must be a positive number, 8e9 for 8 GB.")
         available = available_bytes(self.device) if max_memory is None else int(max_memory)
         if available is None or self._needed(source_size, target_size, 1, both) <= available:
             return None
@@ -441,19 +443,22 @@ class Matcher:
         if isinstance(self.computation.config, GLUNetConfig):
             side = tiles.fitting_side(source_size, target_size, self._frame(target_size), available)
         if side is None:
-            raise too_large(source_size, target_size, 1, human(available), self.device)
+            limit = f"{human(available)} is available on {self.device}"
+            if max_memory is not None:
+                limit = f"max_memory allows {human(available)}"
+            raise too_large(source_size, target_size, 1, limit)
         logger.info("%s by %s px of target are matched in tiles of %d", *target_size, side)
         return side
 
     def _needed(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, both: bool) -> int:
         height, width = frames.hnet_size(*target_size)
         decoded = 2 * pairs if both and height * width <= _LARGE else pairs
-        return needed_bytes(source_size, target_size, decoded, self.device)
+        return needed_bytes(source_size, target_size, decoded)
 
     def _check_memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> None:
         available = available_bytes(self.device)
         if available is not None and self._needed(source_size, target_size, pairs, False) > available:
-            raise too_large(source_size, target_size, pairs, human(available), self.device)
+            raise too_large(source_size, target_size, pairs, f"{human(available)} is available on {self.device}")
 
 
 def _views(source: Encoded, target: Encoded) -> Views:

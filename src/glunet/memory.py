@@ -18,7 +18,7 @@ from glunet.frames import hnet_size
 _FIXED, _FRAME, _IMAGE = 150_000_000, 900, 40
 
 
-def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, device: torch.device) -> int:
+def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> int:
     """An upper estimate of the memory that matching takes at its peak, for sizes (height, width)."""
     frame_height, frame_width = hnet_size(*target_size)
     images = source_size[0] * source_size[1] + target_size[0] * target_size[1]
@@ -26,15 +26,15 @@ def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], pai
 
 
 def too_large(
-    source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, available: str, device: torch.device
+    source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, limit: str
 ) -> GlunetError:
-    """The sentence for pairs that need more than there is; `available` says how much that is."""
+    """The sentence for pairs that need more than there is; `limit` says how much that is, and by whose word."""
     (source_height, source_width), (height, width) = source_size, target_size
     what = f"{pairs} pairs of a target" if pairs > 1 else "A target"
-    needed = human(needed_bytes(source_size, target_size, pairs, device))
+    needed = human(needed_bytes(source_size, target_size, pairs))
     return GlunetError(
         f"{what} of {width} x {height} and a source of {source_width} x {source_height} pixels need about {needed} of "
-        f"memory, but {available} is available on {device}: make the images smaller, above all the target."
+        f"memory, but {limit}: make the images smaller, above all the target."
     )
 
 
@@ -46,11 +46,11 @@ def out_of_memory_told(
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise too_large(source_size, target_size, pairs, "no more", device) from error
+        raise too_large(source_size, target_size, pairs, f"no more is available on {device}") from error
     except RuntimeError as error:
         if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
-        raise too_large(source_size, target_size, pairs, "no more", device) from error
+        raise too_large(source_size, target_size, pairs, f"no more is available on {device}") from error
 
 
 def available_bytes(device: torch.device) -> int | None:
@@ -91,7 +91,7 @@ def keep() -> bool:
 
 def human(count: float) -> str:
     """Bytes for people: 1.2 GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _system() -> int | None:

@@ -74,6 +74,8 @@ def estimate(
     inliers = mask.ravel().astype(bool)
     if inliers.sum() < FEWEST[name]:
         raise _none(name, len(target))
+    if name == "homography" and (_folds(matrix, target[inliers]) or _huddles(target[inliers], target)):
+        raise _none(name, len(target))
     if name != "essential":
         return Model(np.asarray(matrix, np.float64), points, inliers)
     _, rotation, translation, _ = cv2.recoverPose(matrix, target, source, np.eye(3), mask=mask.copy())
@@ -114,6 +116,20 @@ def _solved(name: Name, target: np.ndarray, source: np.ndarray, threshold: float
     return cv2.findEssentialMat(
         target, source, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=threshold, maxIters=5000
     )
+
+
+def _folds(matrix: np.ndarray, points: np.ndarray) -> bool:
+    """Whether a homography mirrors the rectangle around its points, or has its horizon across it."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    corners = np.array((low, (high[0], low[1]), high, (low[0], high[1])))
+    depth = corners @ matrix[2, :2] + matrix[2, 2]
+    return bool((depth * np.sign(depth[0]) <= 0).any() or np.linalg.det(matrix) * depth[0] <= 0)
+
+
+def _huddles(points: np.ndarray, among: np.ndarray) -> bool:
+    """Whether points lie on a line or a dot, by what all points span."""
+    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[-1] / len(points) ** 0.5
+    return bool(spread < 0.01 * np.linalg.norm(np.ptp(among, axis=0)))
 
 
 def apply_homography(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

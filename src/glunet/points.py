@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +108,7 @@ def read_points(path: str | os.PathLike[str]) -> np.ndarray:
         try:
             x, y = (float(word) for word in line[:2])
         except ValueError as error:
-            if position == 0:
+            if position == 0 and not any(map(_is_number, line[:2])):
                 continue  # a heading
             raise GlunetError(
                 f"Line {number} of '{path}' is '{','.join(line)}', but x and y in target pixels are expected."
@@ -116,6 +117,11 @@ def read_points(path: str | os.PathLike[str]) -> np.ndarray:
     if not points:
         raise GlunetError(f"'{path}' holds no points: write one a line, x and y in target pixels, as 12.5,40.")
     return np.array(points, np.float32)
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word begins as a number does: "10", "-3.5", and also the typo "2O", which is no heading."""
+    return bool(re.match(r"\s*[-+]?\.?\d", word))
 
 
 def write_matches(path: str | os.PathLike[str], matches: Correspondences) -> None:

@@ -182,7 +182,7 @@ def _at_size(
     batching = [name for name in taken if ROWS[name].batches]
     if settings.batch > 1 and batching:
         several = settings.batch * sum(medians[name] for name in batching)
-        needed = 2 * needed_bytes(size, size, settings.batch, settings.device)
+        needed = 2 * needed_bytes(size, size, settings.batch)
         available = available_bytes(settings.device)
         if several > settings.seconds:
             why = f"{settings.batch} pairs by each row would take about {several:.0f} s."

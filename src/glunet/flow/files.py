@@ -58,21 +58,24 @@ def write_flow(path: str | os.PathLike[str], flow: np.ndarray, metadata: Mapping
         GlunetError: unknown suffix, a flow beyond +-512 px for .png, a place that cannot be written to.
     """
     path = Path(path)
-    check_suffix(path)
+    suffix = check_suffix(path)
+    if not isinstance(flow, np.ndarray) or flow.dtype.kind not in "iuf":
+        what = f"an array of {flow.dtype}" if isinstance(flow, np.ndarray) else f"a {type(flow).__name__}"
+        raise GlunetError(f"A flow is an array of numbers, H x W x 2, but {what} came: make it one with numpy.")
     if flow.ndim != 3 or flow.shape[2] != 2:
         raise GlunetError(f"A flow is H x W x 2, but an array of shape {flow.shape} came.")
     flow = np.ascontiguousarray(flow, np.float32)
     valid = np.asarray(np.isfinite(flow).all(axis=2))
     text = json.dumps(metadata) if metadata else ""
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         with writing(path) as part, part.open("wb") as file:
             np.savez_compressed(file, flow=flow, valid=valid, metadata=np.array(text))
         return [path]
-    if path.suffix == ".flo5":
+    if suffix == ".flo5":
         with writing(path) as part:
             flo5.write(part, flow, valid, text)
         return [path]
-    if path.suffix == ".png":
+    if suffix == ".png":
         content = _kitti(flow, valid, text, path)
         with writing(path) as part:
             part.write_bytes(content)
@@ -95,13 +98,13 @@ def read_flow(path: str | os.PathLike[str]) -> FlowFile:
         GlunetError: missing, damaged or of another kind.
     """
     path = Path(path)
-    check_suffix(path)
+    suffix = check_suffix(path)
     read: Callable[[Path], FlowFile] = {
         ".flo": _read_flo,
         ".png": _read_kitti,
         ".npz": _read_npz,
         ".flo5": _read_flo5,
-    }[path.suffix]
+    }[suffix]
     try:
         return read(path)
     except GlunetError:
@@ -114,13 +117,15 @@ def read_flow(path: str | os.PathLike[str]) -> FlowFile:
         raise GlunetError(f"The flow file '{path}' cannot be used: {error or type(error).__name__}.") from error
 
 
-def check_suffix(path: Path) -> None:
-    """Raises a GlunetError unless the path ends like a flow file."""
-    if path.suffix not in FLOW_SUFFIXES:
+def check_suffix(path: Path) -> str:
+    """The suffix in small letters; raises a GlunetError unless the path ends like a flow file."""
+    suffix = path.suffix.lower()
+    if suffix not in FLOW_SUFFIXES:
         raise GlunetError(
             f"'{path}' ends in '{path.suffix}', but a flow file is .flo (Middlebury), .png (KITTI, 16 bits), .npz or "
             ".flo5 (Spring, HDF5): choose one of these."
         )
+    return suffix
 
 
 def _kitti(flow: np.ndarray, valid: np.ndarray, text: str, path: Path) -> bytes:
@@ -221,7 +226,7 @@ def writing_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         GlunetError: instead of any OSError.
     """
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))  # "a/../b" needs no folder "a"
     made: list[Path] = []
     part = folder / f".part-{secrets.token_hex(4)}"
     done = False

@@ -40,15 +40,16 @@ def sample(image: Tensor, points: Tensor, padding: str = "zeros") -> Tensor:
         padding: "zeros" outside the image (the network's warping, SPEC 4.3), or "border".
 
     Returns:
-        B x C x h x w in the image's dtype (positions are kept in float32, whatever the image's dtype).
+        B x C x h x w in the image's dtype (positions are in float32, or in float64 for an image of that).
     """
     height, width = image.shape[-2:]
-    points = points.float()
+    precise = torch.float64 if image.dtype == torch.float64 else torch.float32
+    points = points.to(precise)
     grid = torch.stack(
         (points[:, 0] * (2 / max(width - 1, 1)) - 1, points[:, 1] * (2 / max(height - 1, 1)) - 1), dim=-1
     )
     # bfloat16 positions would be off by half a pixel at 256, so that low-precision features are sampled in float32.
-    out = F.grid_sample(image.float(), grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    out = F.grid_sample(image.to(precise), grid, mode="bilinear", padding_mode=padding, align_corners=True)
     return out.to(image.dtype)
 
 
