@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from warnings import catch_warnings, simplefilter
 
 import cv2
@@ -301,6 +301,10 @@ def _orientation(picture: Image.Image) -> int:
 def _pixels_of(picture: Image.Image, name: str) -> np.ndarray:
     """H x W or H x W x C of uint8, uint16 or float32, upright."""
     if _orientation(picture) > 1:
+        opened: Any = picture
+        filename, opened.filename = getattr(opened, "filename", ""), ""
+        opened.load()  # without a name: of a TIFF that it maps into memory Pillow confuses the sides
+        opened.filename = filename
         picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16"):
         return np.array(picture)

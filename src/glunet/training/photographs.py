@@ -107,7 +107,8 @@ def decode(place: Place, short_side: int = SHORT_SIDE) -> Tensor:
     """
     with place.open() as image:
         image.draft("RGB", (short_side, short_side))  # JPEGs of any size are decoded near the size wanted
-        if image.mode not in ("RGB", "L", "CMYK", "YCbCr") or image.has_transparency_data:  # as a matcher takes them
+        plain = image.mode in ("RGB", "L", "CMYK", "YCbCr") and image.format != "TIFF"
+        if not plain or image.has_transparency_data:  # as a matcher takes them
             levels = load_image(image, str(place)).round().clamp(0, 255).to(torch.uint8)
             picture = Image.fromarray(levels.permute(1, 2, 0).numpy())
         else:
