@@ -12,6 +12,7 @@ from PIL import Image
 
 import rendered
 from glunet import cli, weight_files
+from glunet.colmap import database
 from glunet.colmap import pairs as pairs_module
 from glunet.colmap.collect import Settings, meet
 from glunet.colmap.database import Verified, quiet
@@ -37,6 +38,7 @@ class Truth:
     """A matcher that knows the scene. The first pixel tells which view an image is."""
 
     device = torch.device("cpu")
+    provenance = Provenance("truth")
 
     def __init__(self, strange: tuple[tuple[int, int], ...] = ()) -> None:
         self.strange = strange
@@ -69,6 +71,72 @@ def photos(tmp_path, rendered_views) -> Path:
     for name, view in zip(("view 1.png", "view2.png", "view10.png", "more/view.png"), rendered_views, strict=True):
         Image.fromarray(view).save(folder / name)
     return folder
+
+
+# What goes wrong on the way
+
+
+def test_a_run_that_ends_early_loses_no_pair_and_another_goes_on(run, photos, tmp_path, truth, monkeypatch):
+    out, whole = tmp_path / "database.db", tmp_path / "whole.db"
+    assert run(photos, "--out", whole, *KNOWN)[0] == 0
+    asked = []
+    match = truth.match
+
+    def dying(*pair, **options):
+        asked.append(pair)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return match(*pair, **options)
+
+    monkeypatch.setattr(truth, "match", dying)
+    code, _, _ = run(photos, "--out", out, *KNOWN)
+    assert code != 0
+    assert not out.exists()
+    assert len(list((tmp_path / "database.db.pairs").glob("*.npz"))) == 3
+    code, _, errors = run(photos, "--out", out, *KNOWN, "--resume", "--cell", 16)
+    assert code == 2
+    assert "begun with another settings" in errors
+    code, _, errors = run(photos, "--out", out, *KNOWN, "--resume")
+    assert (code, errors) == (0, "")
+    assert len(asked) == 4 + 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["database.db", "photos", "whole.db"]
+    one, other = (database.read_verified(path) for path in (out, whole))
+    assert [pair.names for pair in one] == [pair.names for pair in other]
+    assert [pair.matches for pair in one] == [pair.matches for pair in other]
+    assert all(np.array_equal(a.inliers, b.inliers) for a, b in zip(one, other, strict=True))
+
+
+def test_images_that_cannot_be_read_are_passed_over(run, photos, tmp_path):
+    cut = photos / "cut.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:3000])
+    (photos / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    out = tmp_path / "database.db"
+    code, _, errors = run(photos, "--out", out)
+    assert code == 2
+    assert "dangling.png" in errors
+    code, _, errors = run(photos, "--out", out, "--keep-going")
+    assert code == 0, errors
+    assert "dangling.png" in errors
+    assert "cut.jpg" in errors
+    assert len({name for pair in database.read_verified(out) for name in pair.names}) == 4
+
+
+@pytest.mark.parametrize("words", [
+    ("--out", "none/database.db"),
+    ("--camera-params", "1,2"),
+    ("--camera-mode", "single", "small"),
+])  # fmt: skip
+def test_what_will_fail_is_said_before_anything_is_matched(run, photos, tmp_path, truth, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "small" in words:  # sizes that one camera cannot have
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(photos / "small.png")
+    out = () if "--out" in words else ("--out", "database.db")
+    code, _, errors = run(photos, *out, *(word for word in words if word != "small"))
+    assert code == 2
+    assert len(errors.splitlines()) == 1
+    assert not truth.encoded
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 ORDER = ["more/view.png", "view2.png", "view10.png", "view 1.png"]

@@ -1,5 +1,6 @@
 """glunet colmap: matches of a folder of images, as a database that COLMAP reconstructs from."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from glunet.errors import GlunetError
 if TYPE_CHECKING:
     from glunet.colmap.collect import Collected, Settings
     from glunet.colmap.database import Verified
+    from glunet.colmap.journal import Journal
     from glunet.colmap.pictures import Shelf
 
 SHOWN = 50  # rows of the table
@@ -47,6 +49,12 @@ def colmap(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Let COLMAP check each pair's geometry, and say how it fits.")
     ] = True,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Name images that cannot be read, and pass over them.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the pairs that an earlier run of this command had matched.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a database that is there.")] = False,
     weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
@@ -63,6 +71,7 @@ def colmap(
     from glunet.colmap import database
     from glunet.colmap import hloc as hloc_files
     from glunet.colmap.collect import Settings
+    from glunet.colmap.journal import Journal
     from glunet.colmap.pictures import Shelf, pictures
     from glunet.flow.flo5 import hdf5
     from glunet.weight_files import load
@@ -77,19 +86,37 @@ def colmap(
         raise GlunetError(f"--round-trip is {round_trip:g}, but a positive number of pixels is expected.")
     if hloc is not None:
         hdf5()
-    found = pictures(images)
     if out.exists() and not overwrite:
         raise GlunetError(f"'{out}' is there already: choose another name, or --overwrite.")
+
+    def told(problem: str) -> None:
+        typer.echo(f"glunet: passed over: {problem}", err=True)
+
+    found = pictures(images, told if keep_going else None)
+    cameras = database.Cameras(camera_mode, camera_model, camera_params)
+    for picture in database.check(out, images, found, cameras):
+        problem = f"COLMAP cannot read '{picture.path}': convert it to JPEG or PNG."
+        if not keep_going:
+            raise GlunetError(problem)
+        told(problem)
+        found.remove(picture)
     chosen = _pairs([picture.name for picture in found], pairs, window, exhaustive)
     matcher = load(weights, device, search=search, polish=polish)
     settings = Settings(size=size, cell=cell, reach=cell / 4, least=least, round_trip=round_trip)
-    collected = _collected(Shelf(matcher, found, size), chosen, settings)
+    identity = {
+        "images": [[picture.name, *picture.size, picture.path.stat().st_size] for picture in found],
+        "pairs": [list(pair) for pair in chosen],
+        "settings": dataclasses.asdict(settings),
+        "matcher": matcher.provenance.as_dict(),
+    }
+    journal = Journal(out.with_name(out.name + ".pairs"), identity, resume)
+    collected = _collected(Shelf(matcher, found, size), chosen, settings, journal, keep_going)
     if not any(len(pair.matches) for pair in collected.pairs):
         raise GlunetError(
             f"No pair of the images in '{images}' has a match that is sure enough: there is nothing to write."
         )
-    cameras = database.Cameras(camera_mode, camera_model, camera_params)
     verified = database.write_database(out, images, collected, cameras, verify)
+    journal.remove()
     _tell(verified, collected, verify)
     typer.echo(out)
     if hloc is not None:
@@ -115,7 +142,9 @@ def _pairs(names: list[str], file: Path | None, window: int | None, exhaustive: 
     return pairs.every(len(names))
 
 
-def _collected(shelf: "Shelf", pairs: list[tuple[int, int]], settings: "Settings") -> "Collected":
+def _collected(
+    shelf: "Shelf", pairs: list[tuple[int, int]], settings: "Settings", journal: "Journal", keep_going: bool
+) -> "Collected":
     """`glunet.colmap.collect` with a progress bar and the time left on stderr."""
     from rich.console import Console
     from rich.progress import (
@@ -141,7 +170,7 @@ def _collected(shelf: "Shelf", pairs: list[tuple[int, int]], settings: "Settings
                 told = f"glunet: left out {a} and {b}: {matched.verdict}"
                 console.print(told, soft_wrap=True, highlight=False, markup=False)
 
-        return collect(shelf, pairs, settings, watch)
+        return collect(shelf, pairs, settings, watch, journal, keep_going)
 
 
 def _tell(verified: "list[Verified]", collected: "Collected", verify: bool) -> None:

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from glunet.colmap.journal import Journal, Kept
 from glunet.colmap.keypoints import NONE, Keypoints
 from glunet.colmap.pairs import Pair, by_blocks
 from glunet.colmap.pictures import Picture, Shelf
+from glunet.errors import GlunetError
 from glunet.match import Match
 
 
@@ -68,26 +70,48 @@ class Collected(NamedTuple):
 
 
 def collect(
-    shelf: Shelf, pairs: list[Pair], settings: Settings, watch: Callable[[Matched, int], None] = lambda *told: None
+    shelf: Shelf,
+    pairs: list[Pair],
+    settings: Settings,
+    watch: Callable[[Matched, int], None] = lambda *told: None,
+    journal: Journal | None = None,
+    keep_going: bool = False,
 ) -> Collected:
     """Matches pair after pair, each image encoded once as long as memory has room (`Shelf`).
 
     Args:
         watch: called with each pair and how many are done.
+        journal: keeps each pair as it is done, and has those that an earlier run kept.
+        keep_going: pairs of an image that cannot be used are left out, with the reason as their verdict.
 
     Raises:
-        GlunetError: an image that cannot be used, or a pair too large for the memory there is.
+        GlunetError: an image that cannot be used (without `keep_going`), or a pair too large for the memory there is.
     """
     images = shelf.images
     kept = [Keypoints(image.matched_size(settings.size), settings.cell) for image in images]
-    done = []
-    for number, (i, j) in enumerate(by_blocks(pairs, shelf.room), start=1):
-        match = shelf.matcher.match(shelf[j], shelf[i])
-        if match.verdict.same is False:
-            done.append(Matched((i, j), np.empty((0, 2), np.uint32), np.empty(0, np.float32), str(match.verdict)))
-        else:
-            done.append(Matched((i, j), *meet(match, kept[i], kept[j], settings)))
-        watch(done[-1], number)
+    done: list[Matched] = []
+    for before in journal or ():
+        for which, new, new_scores in zip(before.pair, before.points, before.point_scores, strict=True):
+            kept[which].add(new, new_scores)
+        done.append(Matched(before.pair, before.matches, before.scores, before.verdict))
+        watch(done[-1], len(done))
+    known = {matched.pair for matched in done}
+    for i, j in (pair for pair in by_blocks(pairs, shelf.room) if pair not in known):
+        counts = len(kept[i]), len(kept[j])
+        done.append(_matched(shelf, (i, j), kept, settings, keep_going))
+        if journal is not None:
+            first, second = counts
+            journal.keep(
+                Kept(
+                    (i, j),
+                    done[-1].matches,
+                    done[-1].scores,
+                    done[-1].verdict,
+                    (kept[i].points[first:], kept[j].points[second:]),
+                    (kept[i].scores[first:], kept[j].scores[second:]),
+                )
+            )
+        watch(done[-1], len(done))
     points, largest = [], 1.0
     for image, own in zip(images, kept, strict=True):
         matched = image.matched_size(settings.size)
@@ -95,6 +119,20 @@ def collect(
         largest = max(largest, float(scale.max()))
         points.append(((own.points + 0.5) * scale - 0.5).astype(np.float32))
     return Collected(images, points, [own.scores for own in kept], done, largest)
+
+
+def _matched(shelf: Shelf, pair: Pair, kept: list[Keypoints], settings: Settings, keep_going: bool) -> Matched:
+    i, j = pair
+    nothing = np.empty((0, 2), np.uint32), np.empty(0, np.float32)
+    try:
+        match = shelf.matcher.match(shelf[j], shelf[i])
+    except GlunetError as error:
+        if not keep_going:
+            raise
+        return Matched(pair, *nothing, str(error))
+    if match.verdict.same is False:
+        return Matched(pair, *nothing, str(match.verdict))
+    return Matched(pair, *meet(match, kept[i], kept[j], settings))
 
 
 def meet(match: Match, target: Keypoints, source: Keypoints, settings: Settings) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """COLMAP's database: images, keypoints, matches, and which of these one geometry explains; by pycolmap."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glunet.colmap.collect import Collected
+from glunet.colmap.pictures import Picture
 from glunet.errors import GlunetError
 from glunet.extras import needed
 from glunet.flow.files import writing
 
 CAMERA_MODES = {"auto": "AUTO", "single": "SINGLE", "per-folder": "PER_FOLDER", "per-image": "PER_IMAGE"}
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite writes beside a database
 CENTRE = 0.5  # COLMAP's top left pixel has its centre at (0.5, 0.5), ours at (0, 0)
 
 
@@ -91,27 +94,67 @@ def write_database(
         GlunetError: if pycolmap is missing or refuses, or the file cannot be written.
     """
     pycolmap = library()
-    with writing(path) as part, quiet(pycolmap):
+    with _writing(path) as part, quiet(pycolmap), _understood(path):
+        numbers = _images(pycolmap, part, folder, collected.images, cameras)
+        with pycolmap.Database.open(part) as database:
+            for image, points in zip(collected.images, collected.points, strict=True):
+                database.write_keypoints(numbers[image.name], np.ascontiguousarray(points + np.float32(CENTRE)))
+            for pair in collected.pairs:
+                if len(pair.matches):
+                    ids = [numbers[collected.images[i].name] for i in pair.pair]
+                    database.write_matches(*ids, np.ascontiguousarray(pair.matches))
+        if verify:
+            options = pycolmap.TwoViewGeometryOptions()
+            options.ransac.random_seed = 0
+            options.ransac.max_error *= collected.scale  # what was matched small is not exact to pixels as stored
+            pycolmap.geometric_verification(part, two_view_geometry_options=options)
+        return read_verified(part)
+
+
+def check(path: Path, folder: Path, images: list[Picture], cameras: Cameras) -> list[Picture]:
+    """The images that COLMAP cannot read: asked before hours of matching, as everything else that it may refuse.
+
+    Raises:
+        GlunetError: if it does not take these cameras for them, or nothing can be written where `path` is to be.
+    """
+    pycolmap = library()
+    if not path.parent.is_dir():
+        raise GlunetError(f"'{path}': there is no folder '{path.parent}' to write to: make it first.")
+    part = path.with_name(f".part-check-{os.getpid()}-{path.name}")
+    try:
+        with quiet(pycolmap), _understood(path):
+            numbers = _images(pycolmap, part, folder, images, cameras)
+            return [image for image in images if image.name not in numbers]
+    finally:
+        _remove(part)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """As `writing`; what SQLite leaves beside its file goes as well."""
+    with writing(path) as part:
         try:
-            numbers = _images(pycolmap, part, folder, collected, cameras)
-            with pycolmap.Database.open(part) as database:
-                for image, points in zip(collected.images, collected.points, strict=True):
-                    database.write_keypoints(numbers[image.name], np.ascontiguousarray(points + np.float32(CENTRE)))
-                for pair in collected.pairs:
-                    if len(pair.matches):
-                        ids = [numbers[collected.images[i].name] for i in pair.pair]
-                        database.write_matches(*ids, np.ascontiguousarray(pair.matches))
-            if verify:
-                options = pycolmap.TwoViewGeometryOptions()
-                options.ransac.random_seed = 0
-                options.ransac.max_error *= collected.scale  # what was matched small is not exact to pixels as stored
-                pycolmap.geometric_verification(part, two_view_geometry_options=options)
-            return read_verified(part)
-        except (RuntimeError, ValueError, KeyError) as error:
-            if isinstance(error, GlunetError):
-                raise
-            reason = " ".join(str(error).split())
-            raise GlunetError(f"pycolmap did not take what was to be written to '{path}': {reason}") from error
+            yield part
+        finally:
+            for suffix in _BESIDE:
+                part.with_name(part.name + suffix).unlink(missing_ok=True)
+
+
+def _remove(part: Path) -> None:
+    for suffix in ("", *_BESIDE):
+        part.with_name(part.name + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """What pycolmap raises becomes one sentence."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        if isinstance(error, GlunetError):
+            raise
+        reason = " ".join(str(error).split())
+        raise GlunetError(f"pycolmap did not take what was to be written to '{path}': {reason}") from error
 
 
 def read_verified(path: Path) -> list[Verified]:
@@ -130,7 +173,7 @@ def read_verified(path: Path) -> list[Verified]:
     return [found[ids] for ids in sorted(found)]
 
 
-def _images(pycolmap: Any, path: Path, folder: Path, collected: Collected, cameras: Cameras) -> dict[str, int]:
+def _images(pycolmap: Any, path: Path, folder: Path, images: list[Picture], cameras: Cameras) -> dict[str, int]:
     """Images, cameras, and what newer versions want beside; names -> numbers."""
     options = pycolmap.ImageReaderOptions()
     options.camera_model, options.camera_params = cameras.model, cameras.params
@@ -139,14 +182,14 @@ def _images(pycolmap: Any, path: Path, folder: Path, collected: Collected, camer
         path,
         folder,
         getattr(pycolmap.CameraMode, CAMERA_MODES[cameras.mode]),
-        [image.name for image in collected.images],
+        [image.name for image in images],
         options,
     )
     with pycolmap.Database.open(path) as database:
         numbers = {image.name: image.image_id for image in database.read_all_images()}
-        for image in collected.images:
+        for image in images:
             if image.name not in numbers:
-                raise GlunetError(f"COLMAP cannot read '{image.path}': convert it to JPEG or PNG.")
+                continue
             camera = database.read_camera(database.read_image(numbers[image.name]).camera_id)
             if (camera.height, camera.width) != image.size:
                 raise GlunetError(

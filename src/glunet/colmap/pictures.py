@@ -1,6 +1,7 @@
 """The images of a folder as COLMAP sees them: names with slashes, pixels as stored, whatever EXIF says of the top."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,8 +53,11 @@ class Picture:
         return load_as_stored(self.path)  # COLMAP does not turn pictures either
 
 
-def pictures(folder: Path) -> list[Picture]:
+def pictures(folder: Path, passed_over: Callable[[str], None] | None = None) -> list[Picture]:
     """All images in a folder and the folders in it, in the order of their names, numbers by their value.
+
+    Args:
+        passed_over: called with what is wrong with an image that cannot be opened, which is left out then.
 
     Raises:
         GlunetError: no such folder, fewer than two images, or one that cannot be opened.
@@ -69,7 +73,14 @@ def pictures(folder: Path) -> list[Picture]:
         raise GlunetError(f"'{folder}' holds {len(found) or 'no'} images, but two or more are matched: name another.")
     listed = []
     for path in found:
-        listed.append(Picture(path, path.relative_to(folder).as_posix(), size_as_stored(path)))
+        try:
+            listed.append(Picture(path, path.relative_to(folder).as_posix(), size_as_stored(path)))
+        except GlunetError as error:
+            if passed_over is None:
+                raise
+            passed_over(str(error))
+    if len(listed) < 2:
+        raise GlunetError(f"'{folder}' holds {len(listed) or 'no'} images that can be read: two or more are needed.")
     return listed
 
 
