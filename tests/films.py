@@ -71,7 +71,7 @@ class Pan:
         self.most = max(self.most, len(self.alive))
         return encoded
 
-    def match(self, source: Encoded, target: Encoded, confidence: bool) -> Match:
+    def match(self, source: Encoded, target: Encoded, confidence: bool, search: str | None = None) -> Match:
         assert source.size == target.size
         apart = number_of(target.picture) - number_of(source.picture)  # what is at x is at x - PAN one frame later
         scale = target.size[1] / SIZE[1] if target.size[1] < SIZE[1] else 1

@@ -17,7 +17,7 @@ from untrained import matcher
 def run(monkeypatch, capsys, tmp_path):
     """`run(...)` -> exit code, stdout, stderr of `glunet eval ...`, with an untrained network, in an empty folder."""
     monkeypatch.setattr(
-        weight_files, "load", lambda name, device=None, flipping=False, speed="exact": matcher(flipping=flipping)
+        weight_files, "load", lambda name, device=None, flipping=False, **settings: matcher(flipping=flipping)
     )
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
@@ -44,9 +44,9 @@ def test_one_set_beside_what_one_would_use_instead(run, sets):
     for word in ("glunet", "DIS", "SIFT + MAGSAC", "no motion", "AEPE px", "1 of 8 sequences: not comparable"):
         assert word in printed
     results = json.loads(Path("out/results.json").read_text())["results"]
-    assert [r["method"] for r in results] == ["glunet", "DIS", "SIFT + MAGSAC", "no motion"]
+    assert [r["method"] for r in results] == ["glunet", "network", "DIS", "SIFT + MAGSAC", "no motion"]
     # Everything moves by (-6.5, 3.25).
-    assert results[3]["headline"]["value"] == pytest.approx((6.5**2 + 3.25**2) ** 0.5)
+    assert results[4]["headline"]["value"] == pytest.approx((6.5**2 + 3.25**2) ** 0.5)
     assert results[3]["part"] == "1 of 8 sequences: not comparable with published figures"
     assert "| no motion | 7.27 |" in Path("out/results.md").read_text()
     assert list(Path("out/predictions").rglob("*.npy"))

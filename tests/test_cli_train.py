@@ -173,6 +173,8 @@ def test_mistakes(
 
 
 def test_a_folder_with_too_few(tmp_path: Path) -> None:
-    Image.new("RGB", (100, 100)).save(tmp_path / "one.png")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (100, 100)).save(photos / "one.png")
     with pytest.raises(GlunetError, match="1 usable photographs; expected at least 8"):
-        CliRunner().invoke(app, ["train", str(tmp_path), "--out", str(tmp_path / "run")], catch_exceptions=False)
+        CliRunner().invoke(app, ["train", str(photos), "--out", str(tmp_path / "run")], catch_exceptions=False)

@@ -42,7 +42,7 @@ def pan() -> Pan:
 @pytest.fixture
 def run(monkeypatch, capsys, pan):
     """`run(...)` -> exit code, stdout, stderr of `glunet video ...`."""
-    monkeypatch.setattr(weight_files, "load", lambda name, device: pan)
+    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: pan)
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["glunet", "video", *map(str, words)])
@@ -168,7 +168,7 @@ def test_smaller_frames_are_said(run, tmp_path):
 def test_the_network_itself(monkeypatch, run, tmp_path):
     """The package's real path: an (untrained) network, and the way each image goes into it."""
     made = untrained()
-    monkeypatch.setattr(weight_files, "load", lambda name, device: made)
+    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: made)
     path = write_video(tmp_path / "in.mov", [picture(n) for n in range(2)])
     assert run(path, "--out", tmp_path / "out", "--no-confidence")[0] == 0
     expected = made.match(picture(1), picture(0), confidence=False).flow
@@ -228,7 +228,7 @@ def test_a_cut_is_no_motion(run, pan, five, tmp_path, monkeypatch):
     table = {"pair": (1.0,), "pixel": (0.0, 9.0), "right": ((1.0, 0.0),), "fitted": {}}
     plain = pan.match
 
-    def match(source: Encoded, target: Encoded, confidence: bool) -> Match:
+    def match(source: Encoded, target: Encoded, confidence: bool, search: str | None = None) -> Match:
         cut = number_of(source.picture) == 3
         return replace(plain(source, target, confidence), calibration=Calibration(**table, threshold=2.0 * cut))
 

@@ -231,7 +231,7 @@ def test_two_files_are_matched_before_the_page_opens(monkeypatch, capsys, tmp_pa
         shown.append(payload)
         return Server()
 
-    monkeypatch.setattr(weight_files, "load", lambda name, device: Still())
+    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: Still())
     monkeypatch.setattr(server, "make_server", make_server)
     words = ["glunet", "view", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--port", "0", "--longest", "64"]
     monkeypatch.setattr(sys, "argv", words)

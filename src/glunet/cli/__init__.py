@@ -1,10 +1,13 @@
 """The command `glunet`. One module a command; what is heavy they import when they run, so that --help is quick."""
 
 import logging
+import signal
 import sys
+import threading
 
 import typer
 
+from glunet._version import __version__
 from glunet.cli import bench, colmap, convert, info, match, train, video, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
@@ -28,8 +31,17 @@ app.command("video")(video.video)
 app.command("colmap")(colmap.colmap)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"glunet {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(verbose: bool = typer.Option(False, "--verbose", "-v", help="Say what is done, on stderr.")) -> None:
+def _options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Say what is done, on stderr."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Which version this is."),
+) -> None:
     """For every pixel of one image, where it is in another.
 
     Example: glunet match source.jpg target.jpg --out result
@@ -39,7 +51,12 @@ def _options(verbose: bool = typer.Option(False, "--verbose", "-v", help="Say wh
 
 
 def main() -> None:
-    """Runs the command line. A user's mistake is one sentence on stderr and exit code 2, without a traceback."""
+    """Runs the command line. A user's mistake is one sentence on stderr and exit code 2, without a traceback.
+
+    SIGTERM (of Slurm, docker stop, timeout) ends a command as Ctrl-C does: what is half written is removed.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         app(prog_name="glunet")
     except GlunetError as error:
@@ -48,6 +65,10 @@ def main() -> None:
         # What the commands did not foresee: a folder without rights, a full disk.
         where = f" '{error.filename}'" if error.filename else ""
         _fail(f"The system refused{where} ({error.strerror or error}): check the path, its rights and the space left.")
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _fail(sentence: str) -> None:

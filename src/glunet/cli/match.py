@@ -89,7 +89,7 @@ def match(
     """
     if out is None and html is None:
         raise GlunetError("Nothing says where the results go: give --out DIR, --html FILE, or both.")
-    if html is not None and html.suffix not in (".html", ".htm"):
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise GlunetError(f"--html '{html}' came, but a page ends in .html: name it so.")
     if out is None and points is not None:
         raise GlunetError("--points writes matches.csv into the folder of --out: give --out DIR as well.")
@@ -101,6 +101,9 @@ def match(
     from glunet.weight_files import load
 
     asked = None if points is None else read_points(points)
+    for image in (source, target):
+        if out is not None and image.parent.resolve() == out.resolve() and image.name in _written(flow_format):
+            raise GlunetError(f"--out '{out}' would overwrite '{image}': name another folder, or the image otherwise.")
     image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
     with writing_folder(out) if out is not None else nullcontext() as folder:
         began = time.perf_counter()
@@ -150,6 +153,11 @@ def match(
             written.append(html)
     for path in written:
         typer.echo(path)
+
+
+def _written(flow_format: str) -> tuple[str, ...]:
+    """Names of the pictures that go into the folder."""
+    return "warped.png", "flow-picture.png", "confidence.png", "sheet.png", f"flow.{flow_format}"
 
 
 def measure(match: "Match", source: "np.ndarray", target: "np.ndarray") -> dict[str, Any]:

@@ -44,7 +44,12 @@ def train(
             "further) or fine (the others around it); by default finetune with --init, else full."
         ),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="How long; the schedule fits it.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 70."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")] = None,
     validation: Annotated[
         list[Path] | None, typer.Option(help="Photographs to validate on; by default one in twenty is held back.")
@@ -89,6 +94,9 @@ def train(
         raise GlunetError(f"Recipe '{name}' is unknown; expected one of {', '.join(RECIPES)}.")
     if minutes is not None and steps is not None:
         raise GlunetError("Both --minutes and --steps are given; a run is bounded by one of them: leave one out.")
+    if lr is not None and not lr > 0:
+        raise GlunetError(f"--lr is {lr:g}, but a positive learning rate is expected, such as {RECIPES[name].lr:g}.")
+    _check_out(out, preview, photos)
     settings = RECIPES[name]
     changes: dict[str, Any] = {"seed": seed, "encoder_lr": encoder_lr, "compile": compile}
     if minutes is not None or steps is not None:
@@ -128,6 +136,19 @@ def train(
     elif init is not None:
         console.print(f"a warm restart from {init}: its weights, a new optimiser", soft_wrap=True, highlight=False)
     _run(console, photographs, held_back, out, settings, ranks, init, real, state)
+
+
+def _check_out(out: Path | None, preview: Path | None, photos: list[Path]) -> None:
+    """What is wrong with where the results go, before anything is read: a later run must not learn from them either."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise GlunetError(f"--out '{out}' is a file, but the folder of a run is expected: name another.")
+    for option, path in (("--out", out), ("--preview", preview)):
+        for folder in photos:
+            if path is not None and folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+                raise GlunetError(
+                    f"{option} '{path}' lies among the photographs in '{folder}', where its pictures would pass for "
+                    "some: name a place outside."
+                )
 
 
 def _network(name: str | None, init: str | None) -> str:
@@ -246,7 +267,7 @@ def _run(
     from glunet import memory
     from glunet.training.loop import train as run_training
     from glunet.training.record import Record
-    from glunet.training.report import draw_pairs, fixed_images, write_report
+    from glunet.training.report import draw_pairs, fixed_images, keep_the_better, write_report
 
     memory.keep()
     if ranks.rank > 0:
@@ -280,7 +301,17 @@ def _run(
             highlight=False,
         )
         return
-    page = write_report(out, held_back, weights, init, ranks.device)
+    page, errors = write_report(out, held_back, weights, init, ranks.device)
+    if len(errors) == 2 and errors[1] > errors[0]:
+        last = keep_the_better(weights, init)
+        console.print(
+            f"On held-back photographs the new weights are worse than {init}: AEPE {errors[1]:.2f} px, before "
+            f"{errors[0]:.2f}. {weights} holds those it started from, {last} the new ones. Give it more steps, or a "
+            "lower --lr.",
+            style="yellow",
+            soft_wrap=True,
+            highlight=False,
+        )
     console.print(f"weights  {weights}\nreport   {page}", soft_wrap=True, highlight=False)
     console.print(f"use      glunet match SOURCE TARGET --out DIR --weights {weights}", soft_wrap=True, highlight=False)
 

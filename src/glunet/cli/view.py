@@ -57,7 +57,7 @@ def view(
             shown = match_pair(matcher(), ((source.name, source), (target.name, target)), longest)
         server = make_server(matcher, number, shown, longest=longest)
         typer.echo(f"http://{HOST}:{number}/ answers on this machine; Ctrl-C ends it.")
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt, SystemExit):
             server.run(sockets=[door])
         typer.echo("ended")
     if still_matching():  # Python's own end would break off torch's threads, which abort then

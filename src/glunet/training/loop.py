@@ -93,6 +93,11 @@ def train(
     if state is not None:
         restore(run / "state.pt", state, network, averaged, optimiser)
         step, began, made, due = state["step"], began - state["elapsed"], state["made"], state["due"]
+        if state.get("photographs", photographs.fingerprint()) != photographs.fingerprint():
+            raise GlunetError(
+                f"{run} holds a run on other photographs: give it the same ones, or name another --out for a run from "
+                f"its weights (--init {run / 'weights.safetensors'})."
+            )
         if state.get("ranks", 1) != ranks.world:
             log.warning("%d processes go on with the run of %d: on other data", ranks.world, state.get("ranks", 1))
     if settings.compile:
@@ -111,6 +116,7 @@ def train(
                 "network": network_state(network, live), "averaged": network_state(averaged, live),
                 "optimiser": optimiser.state_dict(), "step": step, "elapsed": time.monotonic() - began,
                 "made": made, "due": due, "ranks": ranks.world, "bf16": settings.bf16,
+                "photographs": photographs.fingerprint(),
             }  # fmt: skip
             write_state(run / "state.pt", state)
         if not settings.freeze_norms:
@@ -240,8 +246,10 @@ def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, pass
 
 def schedule(step: int, progress: float, settings: Settings) -> float:
     """The share of the peak learning rate: warm-up over steps, then a cosine over the run's progress (0..1)."""
-    warmup = min(settings.warmup, settings.steps // 10 + 1) if settings.steps else settings.warmup
-    least = settings.lr_end / settings.lr
+    warmup = settings.warmup
+    if settings.steps and not settings.freeze_norms:  # from weights that exist a few steps at the peak do harm
+        warmup = min(warmup, settings.steps // 10 + 1)
+    least = min(1.0, settings.lr_end / settings.lr)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return min(1.0, (step + 1) / warmup) * (least + (1 - least) * cosine)
 

@@ -1,6 +1,7 @@
 """Photographs to learn from: any folder or tar files of images, decoded once, memory bounded."""
 
 import contextlib
+import hashlib
 import io
 import logging
 import tarfile
@@ -87,6 +88,8 @@ def _below(path: Path) -> Iterator[Place]:
                 yield from _below(file)
     elif not path.exists():
         raise GlunetError(f"{path} does not exist; expected a folder or a tar file with photographs.")
+    elif path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")):
+        raise GlunetError(f"{path} is compressed, but a folder or an uncompressed tar file is expected: unpack it.")
     elif path.suffix.lower() == ".tar":
         try:
             with tarfile.open(path, "r:") as tar:
@@ -146,6 +149,14 @@ class Photographs:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def fingerprint(self) -> str:
+        """Of the photographs' names and sizes: another where a run would learn from others."""
+        digest = hashlib.blake2b(digest_size=16)
+        for place in self.places:
+            name = place.member or place.path.name
+            digest.update(f"{name} {place.size or place.path.stat().st_size}\n".encode())
+        return digest.hexdigest()
 
     def __getitem__(self, number: int) -> Tensor:
         """Photograph `number`, 3 x H x W uint8; the next one in the place of one that turns out to be broken.

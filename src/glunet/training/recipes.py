@@ -98,8 +98,9 @@ class Settings:
 
     Attributes:
         lr: peak of AdamW's learning rate: 1e-3 is what a short run affords, the paper's 1e-4 needs 250,000 steps.
-        lr_end: where the cosine ends.
-        warmup: steps up to the peak, at most a tenth of a run bounded by steps.
+        lr_end: where the cosine ends, if the peak is above it.
+        warmup: steps up to the peak, at most a tenth of a run bounded by steps; of one that leaves BatchNorm's
+            statistics alone (from weights that exist) always so many.
         clip: largest gradient norm.
         ema: decay of the averaged weights, which are what is saved.
         norm_batches: how many batches BatchNorm's statistics of the averaged weights are estimated over, at each

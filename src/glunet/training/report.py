@@ -17,7 +17,7 @@ from glunet.training.pool import SCENES, SQUARE, Batch, encoder_alone
 from glunet.training.recipes import LEVELS
 from glunet.training.validation import SEED, fixed_pairs, predict, validate, validation_recipe
 from glunet.training.views import make_views
-from glunet.weight_files import read_network
+from glunet.weight_files import network_state, read_network, save_weights
 
 PAIRS = 64  # that the errors are measured on
 PICTURES = 3
@@ -34,8 +34,8 @@ ROWS = (
 
 def write_report(
     run: Path, held_back: Photographs, weights: Path, init: str | Path | None, device: torch.device
-) -> Path:
-    """Write RUN/report.md and its pictures; returns the page's path.
+) -> tuple[Path, list[float]]:
+    """Write RUN/report.md and its pictures; returns the page's path, and the AEPE before (if known) and after.
 
     Args:
         held_back: photographs that were not learned from.
@@ -73,7 +73,21 @@ def write_report(
     lines += ["To use the result:", "", f"    glunet match SOURCE TARGET --out DIR --weights {weights}", ""]
     with writing(run / "report.md") as part:
         part.write_text("\n".join(lines), encoding="utf-8")
-    return run / "report.md"
+    return run / "report.md", [n[f"aepe{LEVELS[after.config.network][-1]}"] for n in numbers]
+
+
+def keep_the_better(weights: Path, init: str | Path | None) -> Path:
+    """Puts what a run started from in the place of its weights, which are worse; returns where these are now.
+
+    Raises:
+        GlunetError: if something cannot be read or written.
+    """
+    assert init is not None
+    last = weights.with_name("last.safetensors")
+    network, metadata = read_network(init)
+    weights.replace(last)
+    save_weights(weights, network_state(network), network.config, metadata)
+    return last
 
 
 def fixed_images(photographs: Photographs, device: torch.device) -> torch.Tensor:

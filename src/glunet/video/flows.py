@@ -110,6 +110,7 @@ def flows(
             match = matcher.match(*pair, confidence=confidence, search="none" if plain else search)
             if plain and match.verdict.same is False:
                 match = matcher.match(*pair, confidence=confidence)
+            del pair
             first = False
         except GlunetError as error:
             yield Step(*numbers, time, None, str(error).rstrip("."))

@@ -4,8 +4,10 @@ A frame's number counts from 0 in the order in which frames are shown. Its pictu
 asks for is applied), RGB, in pixels as stored: a pixel that is to be shown wider than high is not stretched.
 """
 
+import hashlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +20,7 @@ from glunet.extras import needed
 from glunet.images import load_image
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"}
+_SAMPLE = 1 << 16  # bytes
 RATE = 25  # frames a second where nothing says how many
 
 
@@ -102,6 +105,10 @@ class Video:
         """Of a frame, seconds after frame 0."""
         return self.times[number] if number < len(self.times) else float(number / self.rate)
 
+    def fingerprint(self) -> str:
+        """Of the file's name and content; another after it has been exchanged."""
+        return _fingerprint((self.path,))
+
     def _broken(self, number: int, problems: dict[int, str]) -> Frame:
         ended = "the file ends before it" if number >= self.stored else "no picture came of it"
         return Frame(number, self.time(number), None, problems.pop(number, ended))
@@ -140,8 +147,25 @@ class Folder:
         """Of a frame, seconds after frame 0."""
         return float(number / self.rate)
 
+    def fingerprint(self) -> str:
+        """Of the files' names and content; another after one of them has been exchanged."""
+        return _fingerprint(self.files)
+
 
 Frames = Video | Folder
+
+
+def _fingerprint(files: Iterable[Path]) -> str:
+    """Of names, sizes, and the first and last 64 kB of each: quick also for hours of film."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(f"{path.name} {size}".encode())
+            for start in (0, max(0, size - _SAMPLE)):
+                file.seek(start)
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
 
 
 def open_frames(path: str | Path, fps: float | None = None) -> Frames:
@@ -177,6 +201,8 @@ def open_frames(path: str | Path, fps: float | None = None) -> Frames:
         rate = stream.average_rate or stream.guessed_rate or Fraction(RATE)
         # An mp4's index knows of frames that a cut-off file lacks; what other containers announce is a guess.
         announced = stream.frames - dropped if "mp4" in container.format.name else 0
+        if not announced:
+            announced = len(stamps) + _cut_off(path, av, rate)
         count = max(len(stamps), announced)
         if None in stamps or not stamps:
             return Video(path, count, rate, (), {}, len(stamps))
@@ -226,6 +252,25 @@ def _packets(container: Any, av: Any) -> Iterator[Any]:
         if packet is None:
             return
         yield packet
+
+
+def _cut_off(path: Path, av: Any, rate: Fraction) -> int:
+    """How many frames a file lacks whose streams all end before the duration that its head announces (Matroska)."""
+    with _opened(path) as container:
+        if not container.duration:
+            return 0
+        last, packets = Fraction(0), container.demux()
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                break
+            if packet is None:
+                break
+            if packet.size and packet.pts is not None:
+                last = max(last, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        missing = Fraction(container.duration, av.time_base) + Fraction(container.start_time or 0, av.time_base) - last
+        return round(missing * rate) if missing > max(Fraction(1, 4), 2 / rate) else 0
 
 
 def _upright(frame: Any) -> np.ndarray:

@@ -89,6 +89,8 @@ def run(matcher: "Matcher", frames: Frames, out: Path, plan: Plan, watch: Watch 
             written, or no flow at all.
     """
     _check(frames, plan)
+    if frames.path.is_dir() and out.exists() and out.samefile(frames.path):
+        raise GlunetError(f"--out '{out}' is the folder of the frames: results would pass for frames; name another.")
     total = len(plan.wanted) - (plan.against is None or plan.against in plan.wanted)
     settings = _settings(matcher, frames, plan)
     known = _resumed(out, settings) if plan.resume else {}
@@ -226,7 +228,12 @@ def _stabilised(frames: Frames, plan: Plan, path: Path, done: _Done, watch: Watc
 
 def _check(frames: Frames, plan: Plan) -> None:
     wanted = plan.wanted
-    if not wanted or wanted.start < 0 or wanted[-1] >= frames.count:
+    if wanted.start >= wanted.stop:
+        raise GlunetError(
+            f"Frame {wanted.start} as the first comes after {wanted.stop - 1} as the last: '{frames.path}' has frames 0 "
+            f"to {frames.count - 1}."
+        )
+    if wanted.start < 0 or wanted[-1] >= frames.count:
         raise GlunetError(
             f"Frames {wanted.start} to {wanted.stop - 1} were asked for, but '{frames.path}' has frames 0 to "
             f"{frames.count - 1}."
@@ -253,6 +260,7 @@ def _settings(matcher: "Matcher", frames: Frames, plan: Plan) -> dict[str, Any]:
     return {
         **matcher.provenance.as_dict(),
         "video": str(frames.path),
+        "content": frames.fingerprint(),
         "first": plan.wanted.start,
         "last": plan.wanted[-1],
         "every": plan.wanted.step,
