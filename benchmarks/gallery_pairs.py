@@ -202,12 +202,12 @@ ENTRIES = (
         steep,
     ),
     Entry(
-        "steep-refined",
-        "The steep viewpoint in two passes",
-        "The pair above once more: the source is warped by the homography of the first match, and matched again.",
+        "steep-alone",
+        "The steep viewpoint by the network alone",
+        "The pair above without search and polish: one pass of the network.",
         _COLLINS_BY,
         steep,
-        (("refine", "homography"),),
+        (("search", "none"), ("polish", False)),
     ),
     Entry(
         "video",
@@ -233,14 +233,6 @@ ENTRIES = (
         "The target lies on its side.",
         _FALCON,
         lying,
-    ),
-    Entry(
-        "lying-turned",
-        "The quarter turn with four orientations",
-        "`--rotations` tries four orientations of the source on the network's cheap first level, and matches the best.",
-        _FALCON,
-        lying,
-        (("rotations", True),),
     ),
     Entry(
         "near",

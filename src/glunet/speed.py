@@ -84,12 +84,9 @@ class Cast(nn.Module):
 def own_state() -> Iterator[None]:
     """While it lasts, PyTorch's global state is its own: what a caller set neither changes a flow nor breaks loading.
 
-    That is autocast, the default device and the default type. Also a decorator.
+    That is autocast and the default device. Also a decorator.
     """
-    dtype = torch.get_default_dtype()
     with ExitStack() as stack:
-        stack.callback(torch.set_default_dtype, dtype)
-        torch.set_default_dtype(torch.float32)
         if torch.get_default_device().type != "cpu":  # the context costs microseconds at each of PyTorch's functions
             stack.enter_context(torch.device("cpu"))
         for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):

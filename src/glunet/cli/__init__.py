@@ -55,8 +55,8 @@ def main() -> None:
 
     SIGTERM (of Slurm, docker stop, timeout) ends a command as Ctrl-C does: what is half written is removed.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
+    alone = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminated) if alone else None
     try:
         app(prog_name="glunet")
     except GlunetError as error:
@@ -65,6 +65,9 @@ def main() -> None:
         # What the commands did not foresee: a folder without rights, a full disk.
         where = f" '{error.filename}'" if error.filename else ""
         _fail(f"The system refused{where} ({error.strerror or error}): check the path, its rights and the space left.")
+    finally:
+        if alone:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _terminated(number: int, frame: object) -> None:
