@@ -92,7 +92,9 @@ def video(matcher: "glunet.Matcher") -> tuple[Result, Image.Image]:
 
 
 def command(entry: Entry) -> str:
-    words = "".join(f" --{'' if value else 'no-'}{name}" if isinstance(value, bool) else f" --{name} {value}" for name, value in entry.options)
+    words = ""
+    for name, value in entry.options:
+        words += f" --{'' if value else 'no-'}{name}" if isinstance(value, bool) else f" --{name} {value}"
     return f"glunet match pairs/{entry.name}-source.png pairs/{entry.name}-target.png{words} --html {entry.name}.html"
 
 

@@ -178,3 +178,41 @@ def test_a_folder_with_too_few(tmp_path: Path) -> None:
     Image.new("RGB", (100, 100)).save(photos / "one.png")
     with pytest.raises(GlunetError, match="1 usable photographs; expected at least 8"):
         CliRunner().invoke(app, ["train", str(photos), "--out", str(tmp_path / "run")], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("--out", "file"), "is a file"),
+    (("--out", "photos/run"), "lies among the photographs"),
+    (("--preview", "photos/sheet.png"), "lies among the photographs"),
+    (("--out", "run", "--lr", "0"), "positive learning rate"),
+])  # fmt: skip
+def test_what_cannot_go_well_is_said_before_anything_is_read(tmp_path, monkeypatch, words, told) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(GlunetError, match=told):
+        CliRunner().invoke(app, ["train", "photos", *words], catch_exceptions=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "photos"]
+
+
+def test_a_compressed_tar_is_called_so(tmp_path) -> None:
+    packed = tmp_path / "photos.tar.gz"
+    packed.write_bytes(b"x")
+    with pytest.raises(GlunetError, match="compressed"):
+        CliRunner().invoke(app, ["train", str(packed), "--out", str(tmp_path / "run")], catch_exceptions=False)
+
+
+def test_of_worse_weights_those_before_are_kept(tmp_path) -> None:
+    import torch
+
+    from glunet.training.report import keep_the_better
+    from glunet.weight_files import read_weights, save_weights
+
+    network, metadata = read_weights("glunet")
+    worse = {key: torch.zeros_like(value) for key, value in network.state_dict().items() if "encoder" not in key}
+    weights = tmp_path / "weights.safetensors"
+    save_weights(weights, worse, network.config, metadata)
+    last = keep_the_better(weights, "glunet")
+    assert float(read_weights(last)[0].decoder2.predict_flow.weight.detach().abs().sum()) == 0
+    kept = read_weights(weights)[0]
+    assert torch.equal(kept.decoder2.predict_flow.weight, network.decoder2.predict_flow.weight)

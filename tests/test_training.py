@@ -293,3 +293,28 @@ def test_loss_by_hand() -> None:
     robust = (2 * 5.01**0.5 + 2 * 0.011**0.5 + 0.6 * 5.01**0.5 + 0.2 * 1.01**0.5) / 2.4
     assert level_error(flow, true, robust=True).item() == pytest.approx(robust, abs=1e-3)
     assert loss([flow] * 5, [true] * 5).item() == pytest.approx(5.5 * 6.6 / 2.4, abs=1e-2)
+
+
+def test_a_run_does_not_go_on_with_other_photographs(tmp_path: Path) -> None:
+    class Others(Noise):
+        def fingerprint(self) -> str:
+            return "others"
+
+    settings = dataclasses.replace(SETTINGS, steps=1)
+    train(Noise(), Noise(4), tmp_path, settings)
+    with pytest.raises(GlunetError, match="other photographs"):
+        train(Others(), Noise(4), tmp_path, dataclasses.replace(SETTINGS, steps=2))
+
+
+def test_few_steps_from_weights_that_exist_stay_small() -> None:
+    """Warm-up is not cut short: a step or two at the peak rate make good weights worse."""
+    few = dataclasses.replace(RECIPES["finetune"], minutes=None, steps=3)
+    assert max(schedule(step, step / 3, few) for step in range(3)) <= 0.03
+    fresh = dataclasses.replace(RECIPES["full"], minutes=None, steps=30)
+    assert max(schedule(step, step / 30, fresh) for step in range(30)) > 0.5
+
+
+def test_a_rate_below_the_end_does_not_rise() -> None:
+    low = dataclasses.replace(SETTINGS, lr=1e-6, steps=100)
+    rates = [low.lr * schedule(step, step / 100, low) for step in range(100)]
+    assert max(rates) <= 1e-6

@@ -230,8 +230,8 @@ def _check(frames: Frames, plan: Plan) -> None:
     wanted = plan.wanted
     if wanted.start >= wanted.stop:
         raise GlunetError(
-            f"Frame {wanted.start} as the first comes after {wanted.stop - 1} as the last: '{frames.path}' has frames 0 "
-            f"to {frames.count - 1}."
+            f"Frame {wanted.start} as the first comes after {wanted.stop - 1} as the last: '{frames.path}' "
+            f"has frames 0 to {frames.count - 1}."
         )
     if wanted.start < 0 or wanted[-1] >= frames.count:
         raise GlunetError(
