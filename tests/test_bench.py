@@ -250,13 +250,11 @@ def test_figures_as_json_and_as_a_page(run, quick, monkeypatch) -> None:
 
 
 def test_what_cannot_be_had_is_named(run, quick, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setitem(sys.modules, "torchvision.models.optical_flow", None)
     words = ("--sizes", "32x32", "--rows", "exact,dis,raft-small", "--repeat", 1, "--batch", 0, "--no-memory")
     code, printed, _ = run(*words)
     assert code == 0
     assert "glunet, exact" in printed
-    assert "left out: dis: this method needs OpenCV" in printed
     assert "left out: raft-small: it needs torchvision" in printed
 
 

@@ -72,7 +72,7 @@ def test_max_memory_decides(caplog, monkeypatch):
     np.testing.assert_allclose(tiled.flow, whole.flow, atol=0.1)
     np.testing.assert_allclose(tiled.backward, whole.backward, atol=0.1)
     for few in (1000, 0):
-        with pytest.raises(GlunetError, match=r"available|positive"):
+        with pytest.raises(GlunetError, match=r"available|positive|allows"):
             matcher().match(source, target, max_memory=few)
 
 

@@ -311,7 +311,8 @@ class Match:
             x, y = (np.rint(self.map[..., i]).clip(0, self.source_size[1 - i] - 1).astype(np.int64) for i in range(2))
             seen = self.in_view if image.ndim == 2 else self.in_view[..., None]
             return np.where(seen, image[y, x], np.zeros((), image.dtype))
-        precise = np.float64 if image.itemsize > 4 or image.dtype.kind != "f" else np.float32
+        large = image.itemsize > (4 if image.dtype.kind == "f" else 2)
+        precise = np.float64 if large else np.float32
         planes = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1).astype(precise, order="C")
         warped = geometry.warp(torch.from_numpy(planes)[None], self._flow_tensor(), padding="border")[0].numpy()
         warped = np.where(self.in_view, warped, 0).transpose(1, 2, 0)
