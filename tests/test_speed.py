@@ -136,7 +136,7 @@ def test_the_network_is_exported() -> None:
 def test_a_loaded_network_is_not_held_beside_its_twin(how: speed.Speed) -> None:
     """It is read again for who asks for it, and stays then."""
     images = [picture(48, 64, seed)[0] / 255 for seed in (0, 1)]
-    loaded = glunet.load(device="cpu", speed=how)
+    loaded = glunet.load(device="cpu", speed=how, search="none", polish=False)
     before = loaded.match(*images).flow
     assert loaded.computation._network is None
     assert loaded.device.type == "cpu"

@@ -1,5 +1,6 @@
 """`glunet view`: who may ask, what may come in, and how it begins and ends."""
 
+import contextlib
 import io
 import signal
 import socket
@@ -252,11 +253,20 @@ def test_one_image_is_not_two(monkeypatch, capsys):
     assert "takes two" in capsys.readouterr().err
 
 
+@contextlib.contextmanager
+def killed(process):
+    """Leaving `Popen` waits for the process to end: after a failed assertion that would be for ever."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 BUSY = """
 import sys, threading, time
 from glunet import cli, weight_files
 
-def slow(name, device):
+def slow(name, device, **settings):
     print("matching", flush=True)
     time.sleep(60)
 
@@ -270,7 +280,7 @@ cli.main()
 def test_control_c_ends_it_during_a_match():
     with subprocess.Popen(
         [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run:
+    ) as run, killed(run):
         assert run.stdout is not None
         host = run.stdout.readline().split("http://")[1].split("/")[0]
         answers = []
@@ -293,7 +303,7 @@ def test_control_c_ends_it_during_a_match():
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are otherwise there")
 def test_control_c_ends_it(tmp_path):
     command = [sys.executable, "-m", "glunet", "view", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process, killed(process):
         assert process.stdout is not None
         said = process.stdout.readline()
         port = int(said.split("127.0.0.1:")[1].split("/")[0])
