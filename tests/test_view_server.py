@@ -254,7 +254,8 @@ def test_one_image_is_not_two(monkeypatch, capsys):
 
 
 @contextlib.contextmanager
-def killed(process):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process, killed(process):
     """Leaving `Popen` waits for the process to end: after a failed assertion that would be for ever."""
     try:
         yield
