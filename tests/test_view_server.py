@@ -254,8 +254,7 @@ def test_one_image_is_not_two(monkeypatch, capsys):
 
 
 @contextlib.contextmanager
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process, killed(process):
+def killed(process):
     """Leaving `Popen` waits for the process to end: after a failed assertion that would be for ever."""
     try:
         yield
@@ -304,7 +303,8 @@ def test_control_c_ends_it_during_a_match():
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are otherwise there")
 def test_control_c_ends_it(tmp_path):
     command = [sys.executable, "-m", "glunet", "view", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process, killed(process):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process, killed(process):
         assert process.stdout is not None
         said = process.stdout.readline()
         port = int(said.split("127.0.0.1:")[1].split("/")[0])
