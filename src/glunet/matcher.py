@@ -370,7 +370,7 @@ class Matcher:
         if polished:
             with threads():
                 if polished is True or looks_alike(flow, seen):
-                    flow = refined(flow, seen)
+                    flow = refined(flow, seen, found is not None and found.one_plane)
         return Match(
             flow,
             source.size,

@@ -134,9 +134,10 @@ def _huddles(points: np.ndarray, among: np.ndarray) -> bool:
 
 def apply_homography(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (... x 2) through a 3 x 3 homography; NaN on its horizon and beyond (where the denominator is <= 0)."""
-    ends = points @ matrix[:, :2].T + matrix[:, 2]
-    depth = np.where(ends[..., 2:] > 1e-9, ends[..., 2:], np.nan)
-    return ends[..., :2] / depth
+    # Not as a product of matrices: NumPy's own threads would keep the cores busy for a while after it.
+    across, down, depth = (row[0] * points[..., 0] + row[1] * points[..., 1] + row[2] for row in matrix.tolist())
+    depth = np.where(depth > 1e-9, depth, np.nan)
+    return np.stack((across / depth, down / depth), axis=-1)
 
 
 def _normalised(points: np.ndarray, camera: np.ndarray) -> np.ndarray:

@@ -6,11 +6,11 @@ matrices lead from the target into the source, in pixels, as the flow does.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import torch
 
 from glunet.inference.likeness import Views, bytes_of
 from glunet.models import robust_homography
@@ -22,7 +22,7 @@ RATIO = 0.85  # of the distances to the nearest and second nearest descriptor (L
 MOST_MODELS = 3  # homographies of one set of matches, each of what the earlier left over
 FEWEST = 12  # inliers of a homography
 CONTRAST = 0.02  # SIFT's threshold: half of the usual one, for dim and blurred images
-LONGEST, LONGEST_QUICK, LONGEST_SIMULATED = 1024, 512, 400  # px of the longer side that keypoints are looked for at
+LONGEST, LONGEST_QUICK, LONGEST_SIMULATED = 1024, 400, 400  # px of the longer side that keypoints are looked for at
 MOST_POINTS, MOST_SIMULATED = 4000, 500  # keypoints of an image, and of each simulated view
 TILT = 2  # of the simulated views: OpenCV's AffineFeature simulates 1, 1.4 and 2 in several directions each
 
@@ -55,8 +55,8 @@ def from_keypoints(views: Views, longest: int = LONGEST, simulate: bool = False)
         simulate: match simulated views of both images, tilted and turned (ASIFT, Morel and Yu 2009): for strong
             changes of viewpoint, at some ten times the cost.
     """
-    with ThreadPoolExecutor(2) as pool:
-        ours, theirs = pool.map(lambda image: _features(image, longest, simulate), (views.target, views.source))
+    # One after the other: OpenCV uses all threads for each, and two at once stand in each other's way.
+    ours, theirs = (_features(image, longest, simulate) for image in (views.target, views.source))
     target, source = matched(ours, theirs)
     return homographies(source, target, views, "keypoints of simulated views" if simulate else "keypoints")
 
@@ -108,11 +108,12 @@ def matched(
     (points, words), (other_points, other_words) = ours, theirs
     if min(len(words), len(other_words)) < 2:
         return np.empty((0, 2)), np.empty((0, 2))
-    alike = words @ other_words.T
+    # By PyTorch, since NumPy's own threads would keep the cores busy for a while after it.
+    alike = (torch.from_numpy(words) @ torch.from_numpy(other_words).T).numpy()
     nearest = alike.argmax(axis=1)
     rows = np.arange(len(words))
-    mutual = alike.argmax(axis=0)[nearest] == rows
     first = alike[rows, nearest]
+    mutual = first >= alike.max(axis=0)[nearest]
     alike[rows, nearest] = -1
     # Distances of unit vectors: |a - b|^2 = 2 - 2 a b.
     clear = 1 - first < RATIO**2 * (1 - alike.max(axis=1))
@@ -142,7 +143,7 @@ def coarse(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> list[H
     plain = np.diag((source_size[1] / target_size[1], source_size[0] / target_size[0]))
     grid = [("as it lies", plain)]
     for turn in range(0, 360, 45):
-        for zoom in (1.0, 0.5, 2.0):
+        for zoom in (1.0, 0.5, 2.0) if turn % 90 == 0 else (1.0,):
             if turn or zoom != 1:
                 grid.append((f"turned by {turn} degrees, zoomed by {zoom:g}", scale * zoom * _turned(turn)))
     for axis in range(0, 180, 45):

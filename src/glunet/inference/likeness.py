@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import torch
 
-from glunet.confidence import flow_tensor
 from glunet.flow import geometry
 
 RADIUS = 3  # of the window of a local correlation, 7 x 7 pixels
@@ -38,8 +37,7 @@ class Views:
     def in_view(self, flow: np.ndarray) -> np.ndarray:
         """Where a valid pixel of the target leads into the source, and there to a valid one: H x W, bool."""
         height, width = self.source.shape
-        x, y = cv2.split(grid(flow.shape) + flow)
-        seen = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+        seen = cv2.inRange(grid(flow.shape) + flow, (0, 0), (width - 1, height - 1)).view(bool)
         if self.source_valid is not None:
             seen = seen & (warp(self.source_valid.astype(np.float32), flow) > 0.5)
         return seen if self.target_valid is None else seen & self.target_valid
@@ -52,8 +50,7 @@ class Views:
     def correlation(self, flow: np.ndarray) -> np.ndarray:
         """Zero-mean normalised cross-correlation of each target pixel's window with the warped source's: -1..1."""
         mean, variance = self._target_window
-        # OpenCV's remap rounds positions to 1/32 px, which is enough to compare by, and ten times as fast.
-        seen = cv2.remap(self.source, grid(flow.shape) + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        seen = warp(self.source, flow)
         seen_mean = blur(seen)
         seen_variance = np.maximum(blur(seen * seen) - seen_mean * seen_mean, 0)
         together = blur(self.target * seen) - mean * seen_mean
@@ -94,10 +91,12 @@ def threads() -> Iterator[None]:
 
 
 def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """A float32 image (H x W, or H x W x C) seen from the target, bilinearly; beyond its border the border's value."""
-    planes = torch.from_numpy(image if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1)))
-    seen = geometry.warp(planes.reshape(1, -1, *image.shape[:2]), flow_tensor(flow), padding="border")[0].numpy()
-    return seen[0] if image.ndim == 2 else np.ascontiguousarray(seen.transpose(1, 2, 0))
+    """An image (H x W, or H x W x C of up to 4) seen from the target, bilinearly; beyond its border the border's value.
+
+    OpenCV 4 rounds positions to 1/32 px, which is enough to compare by; and PyTorch's threads and OpenCV's, asked in
+    turn, wait for each other.
+    """
+    return cv2.remap(image, grid(flow.shape) + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def blur(values: np.ndarray, radius: int = RADIUS) -> np.ndarray:

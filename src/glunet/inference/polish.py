@@ -17,19 +17,17 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 
-from glunet.confidence import flow_tensor
 from glunet.errors import GlunetError
-from glunet.flow import geometry
-from glunet.inference.likeness import Views, blur, bytes_of, grid, length, warp
+from glunet.inference.likeness import Views, blur, bytes_of, length, warp
 
 Polish = Literal["auto"] | bool
 
 ALIKE = 0.4  # median correlation where there is texture; two objects of a kind reach 0.35, two views of one thing 0.5
 LONGEST = 4.0  # pixels by which one refinement may move a pixel: it is made for what is left over
 PER_PIXEL = 0.02  # gain in correlation that each pixel of motion beyond half a one must bring
-DISTANCES = (6, 16)  # pixels from which a flow is borrowed, in eight directions each
+# Pixels by which a flow is borrowed: x, y.
+STEPS = [step for step in product((-6, 0, 6), repeat=2) if any(step)] + [(-16, 0), (16, 0), (0, -16), (0, 16)]
 GAIN = 1.0  # grey levels by which a borrowed flow must fit better
 FITS = 20.0  # and how well it must fit, in grey levels
 APART = 1.0  # pixels by which a borrowed flow must differ: what differs less is left to the refinement
@@ -44,18 +42,20 @@ def check_polish(polish: Polish) -> Polish:
     return polish
 
 
-def refined(flow: np.ndarray, views: Views) -> np.ndarray:
+def refined(flow: np.ndarray, views: Views, one_plane: bool = False) -> np.ndarray:
     """The flow, sharper where the images say so.
 
     Args:
         flow: H x W x 2 float32, target into source, pixels.
         views: the two images.
+        one_plane: the scene is one: there are no edges of motion, and nothing to borrow across them.
 
     Returns:
         H x W x 2 float32. A pixel that led out of the source, or to an invalid one, keeps its flow, and none comes to
         do so.
     """
-    return refine(borrow(refine(flow, views, shrink=2), views), views)
+    flow = refine(flow, views, shrink=2)
+    return refine(flow if one_plane else borrow(flow, views), views)
 
 
 def looks_alike(flow: np.ndarray, views: Views) -> bool:
@@ -70,7 +70,8 @@ def refine(flow: np.ndarray, views: Views, shrink: int = 1) -> np.ndarray:
     Args:
         shrink: find the residual at one part in so many of the size: it may then be so many times as long.
     """
-    found = _plus(flow, _residual(views.target, warp(views.source, flow), shrink))
+    residual = _residual(views.target, warp(views.source, flow), shrink)
+    found = residual + warp(flow, residual)  # first the residual, then the flow from where that leads
     moved = length(found - flow)
     gained = views.correlation(found) - views.correlation(flow)
     better = (gained > PER_PIXEL * np.maximum(moved - 0.5, 0)) & (moved < LONGEST)
@@ -80,19 +81,21 @@ def refine(flow: np.ndarray, views: Views, shrink: int = 1) -> np.ndarray:
 def borrow(flow: np.ndarray, views: Views) -> np.ndarray:
     """The flow, where another's from some pixels away fits clearly better."""
     cost = _Cost(views)
-    (height, width), far = flow.shape[:2], max(DISTANCES)
+    (height, width), far = flow.shape[:2], max(max(step) for step in STEPS)
     padded = cv2.copyMakeBorder(flow, far, far, far, far, cv2.BORDER_REPLICATE)
-    best, chosen = np.minimum(cost(flow) - GAIN, FITS), flow.copy()
-    for distance in DISTANCES:
-        for x, y in product((-distance, 0, distance), repeat=2):
-            other = padded[far + y : far + y + height, far + x : far + x + width]
-            differs = length(other - flow) > APART
-            if differs.any():
-                costs = cost(other)
-                better = differs & (costs < best)
-                better &= views.in_view(other)
-                np.copyto(chosen, other, where=better[..., None])
-                np.copyto(best, costs, where=better)
+    best = np.minimum(cost(flow) - GAIN, FITS)
+    lender = np.zeros((height, width), np.uint8)  # which step leads to it; 0 for none
+    for number, (right, down) in enumerate(STEPS, start=1):
+        other = padded[far + down : far + down + height, far + right : far + right + width]
+        costs = cost(other)
+        differs = cv2.transform((other - flow) ** 2, np.ones((1, 2), np.float32)) > APART**2
+        better = differs & (costs < best) & views.in_view(other)
+        np.copyto(best, costs, where=better)
+        np.copyto(lender, number, where=better)
+    y, x = np.nonzero(lender)
+    step = np.array(STEPS)[lender[y, x] - 1]
+    chosen = flow.copy()
+    chosen[y, x] = padded[far + y + step[:, 1], far + x + step[:, 0]]
     return chosen
 
 
@@ -101,14 +104,12 @@ class _Cost:
 
     def __init__(self, views: Views) -> None:
         self.target, self.source = _planes(views.target), _planes(views.source)
-        self.grey, self.at = views.target, grid(views.target.shape)
+        self.grey = views.target
         self.mean = blur(self.grey, _WINDOW)
         self.variance = blur(self.grey * self.grey, _WINDOW) - self.mean**2 + _EDGE
 
     def __call__(self, flow: np.ndarray) -> np.ndarray:
-        # OpenCV's remap rounds positions to 1/32 px, which is enough to choose by.
-        seen = cv2.remap(self.source, self.at + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        apart = cv2.min(cv2.absdiff(self.target, seen), _CAPS).astype(np.float32)
+        apart = cv2.min(cv2.absdiff(self.target, warp(self.source, flow)), _CAPS).astype(np.float32)
         apart = cv2.transform(apart, np.ones((1, 3), np.float32))
         mean = blur(apart, _WINDOW)
         slope = (blur(self.grey * apart, _WINDOW) - self.mean * mean) / self.variance
@@ -129,16 +130,10 @@ def _residual(target: np.ndarray, seen: np.ndarray, shrink: int) -> np.ndarray:
         target, seen = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (target, seen))
     solver = cv2.VariationalRefinement_create()
     solver.setAlpha(5), solver.setDelta(5), solver.setGamma(10)
-    solver.setFixedPointIterations(5), solver.setSorIterations(15)
+    solver.setFixedPointIterations(3), solver.setSorIterations(15)
     residual = np.zeros((*target.shape, 2), np.float32)
     for _ in range(2):
         residual = solver.calc(bytes_of(target), bytes_of(seen), residual)
     if shrink > 1:
         residual = cv2.resize(residual, (width, height)) * np.array((width / size[0], height / size[1]), np.float32)
     return residual
-
-
-def _plus(flow: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """First the residual, then the flow from where that leads."""
-    there = torch.from_numpy((grid(flow.shape) + residual).transpose(2, 0, 1)[None])
-    return geometry.sample(flow_tensor(flow), there, "border")[0].numpy().transpose(1, 2, 0) + residual

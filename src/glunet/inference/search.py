@@ -18,8 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from glunet import confidence as trust
-from glunet.confidence import flow_tensor, tolerance
+from glunet.confidence import tolerance
 from glunet.errors import GlunetError
 from glunet.inference import hypotheses
 from glunet.inference.hypotheses import Hypothesis, PointSource, oriented
@@ -66,11 +65,13 @@ class Found:
         hypothesis: which hypotheses the match rests on, in words; "" where it is the network's first pass alone.
         before, after: agreement of the first pass and of the result: the share of what both images see that comes back
             to within a tolerance (`glunet.confidence`), 0..1.
+        one_plane: whether one homography explains nearly all that comes back.
     """
 
     hypothesis: str
     before: float
     after: float
+    one_plane: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -94,8 +95,7 @@ class TwoWay(NamedTuple):
 
     def round_trip(self) -> np.ndarray:
         """How far from its place each target pixel comes back, in tolerances of the target: H x W."""
-        trip = trust.round_trip(flow_tensor(self.flow), flow_tensor(self.backward))[0].numpy()
-        return trip / tolerance(self.flow.shape[:2])
+        return length(self.flow + warp(self.backward, self.flow)) / tolerance(self.flow.shape[:2])
 
 
 # Matches again with the source warped by a target -> source homography: from the target's grid to itself.
@@ -129,9 +129,9 @@ class Searcher:
         self.best = first
         self.origins: list[str] = []
         self.agreement = before = agreement(first, self.views)
-        well = self.how != "full" and before >= AGREES_WELL
+        quick = self.how != "full" and before >= AGREES
         self.guesses = hypotheses.from_keypoints(
-            self.views, hypotheses.LONGEST_QUICK if well else hypotheses.LONGEST
+            self.views, hypotheses.LONGEST_QUICK if quick else hypotheses.LONGEST
         )
         for number, source in enumerate(self.sources, start=1):
             self.guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
@@ -146,9 +146,10 @@ class Searcher:
             self._pass_through_itself()
         if self.scores is not None and self._goes_on(LOST):
             self._coarse(self.scores)
-        flow = extended(self.best, self.views, [guess.matrix for guess in self.guesses])
+        plane = one_plane(self.best, self.views, [guess.matrix for guess in self.guesses])
+        flow = self.best.flow if plane is None else extended(self.best, self.views, plane)
         logger.debug("agreement %.2f before, %.2f after %s", before, self.agreement, self.origins)
-        found = Found(", ".join(dict.fromkeys(self.origins)), before, self.agreement)
+        found = Found(", ".join(dict.fromkeys(self.origins)), before, self.agreement, plane is not None)
         return TwoWay(flow, self.best.backward), found
 
     def _goes_on(self, enough: float) -> bool:
@@ -264,19 +265,39 @@ def choose(flow: np.ndarray, views: Views, matrices: Sequence[np.ndarray]) -> np
     return chosen
 
 
-def extended(ways: TwoWay, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """The flow, where it does not come back that of the one plane on which nearly everything lies that does.
+def one_plane(ways: TwoWay, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The homography, of these or the match's own, on which nearly everything lies that comes back; None if on none."""
+    back = _comes_back(ways, views)
+    near = max(1.0, 0.004 * max(views.source.shape))
+    step = max(1, round((back.sum() / 10_000) ** 0.5))
+    y, x = (step * place for place in np.nonzero(back[::step, ::step]))
+    if not len(x):
+        return None
+    at = np.stack((x, y), axis=-1)
+    ends = at + ways.flow[y, x]
+
+    def explains(matrix: np.ndarray) -> bool:
+        return bool((np.linalg.norm(apply_homography(matrix, at) - ends, axis=-1) <= near).mean() > ONE_PLANE)
+
+    known = next(filter(explains, matrices), None)
+    if known is not None or back.mean() <= FEWEST_IN_VIEW / 2 or back.mean() > AGREES_WELL:
+        return known
+    own = own_homography(ways, views)
+    return own if own is not None and explains(own) else None
+
+
+def extended(ways: TwoWay, views: Views, plane: np.ndarray) -> np.ndarray:
+    """The flow, where it does not come back that of the one plane (3 x 3) on which nearly everything lies that does.
 
     There it is a guess anyway. The way back stays as it is, so that confidence stays low.
     """
-    back = views.in_view(ways.flow) & (ways.round_trip() <= 1)
-    near = max(1.0, 0.004 * max(views.source.shape))
-    own = own_homography(ways, views) if back.mean() > FEWEST_IN_VIEW / 2 else None
-    for matrix in (*matrices, *(() if own is None else (own,))):
-        plane = homography_flow(matrix, ways.flow.shape)
-        if back.any() and (length(plane - ways.flow)[back] <= near).mean() > ONE_PLANE:
-            return np.where((back | (np.abs(plane) > 1e5).any(-1))[..., None], ways.flow, plane)
-    return ways.flow
+    flow = homography_flow(plane, ways.flow.shape)
+    kept = _comes_back(ways, views) | (np.abs(flow) > 1e5).any(-1)
+    return np.where(kept[..., None], ways.flow, flow)
+
+
+def _comes_back(ways: TwoWay, views: Views) -> np.ndarray:
+    return views.in_view(ways.flow) & (ways.round_trip() <= 1)
 
 
 def better_parts(first: TwoWay, second: TwoWay, matrix: np.ndarray, views: Views) -> TwoWay:
@@ -289,9 +310,9 @@ def better_parts(first: TwoWay, second: TwoWay, matrix: np.ndarray, views: Views
     inverse = np.linalg.inv(matrix)
     size = first.flow.shape
     # There: where the second pass leads, and through the homography into the source.
-    offered = _finite(apply_homography(matrix, (grid(size) + second.flow).astype(np.float64)) - grid(size))
+    offered = _finite(apply_homography(matrix, grid(size) + second.flow) - grid(size))
     # Back: from the source through the homography, and from there by the second pass.
-    seen_at = apply_homography(inverse, grid(first.backward.shape).astype(np.float64))
+    seen_at = apply_homography(inverse, grid(first.backward.shape))
     inside = np.isfinite(seen_at).all(-1) & (seen_at >= 0).all(-1) & (seen_at <= (size[1] - 1, size[0] - 1)).all(-1)
     to_there = np.where(inside[..., None], seen_at - grid(first.backward.shape), -1e6).astype(np.float32)
     offered_back = np.where(inside[..., None], to_there + warp(second.backward, to_there), -1e6).astype(np.float32)
@@ -326,7 +347,7 @@ def own_homography(ways: TwoWay, views: Views, points: int = 3000) -> np.ndarray
 def homography_flow(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """The flow of a target -> source homography, H x W x 2 float32; far outside on its horizon and beyond."""
     at = grid(size)
-    return _finite(apply_homography(matrix, at.astype(np.float64)) - at)
+    return _finite(apply_homography(matrix, at) - at)
 
 
 def _finite(flow: np.ndarray) -> np.ndarray:
