@@ -38,7 +38,7 @@ help:
 	@echo "make demo    match two real photographs (pictures in demo/, error against known truth)"
 	@echo "make test    run the tests"
 	@echo "make fuzz    a thousand random images through every reader"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make wheel   build the package into dist/"
 	@echo "make clean   remove all that make has made"
 	@echo "TORCH=VERSION|WHEEL or TORCH_INDEX=ADDRESS takes another torch than the default, which brings 5 GB of CUDA on Linux."
@@ -57,6 +57,7 @@ fuzz: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 # build/ is removed before and after: setuptools would carry files that have since been deleted into the wheel.
 wheel: $(VENV)/.python

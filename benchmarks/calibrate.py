@@ -23,9 +23,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import glunet
-from glunet.confidence import Calibration, pair_median, tolerance
 from glunet.evaluation.datasets import FlowTruth, benchmark
 from glunet.flow.files import writing
+from glunet.inference.confidence import Calibration, pair_median, tolerance
 from glunet.match import Match
 from glunet.matcher import Matcher
 from glunet.training.photographs import Photographs, find

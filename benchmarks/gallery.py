@@ -22,9 +22,9 @@ from benchmarks.gallery_pictures import LEAST, Panel, coloured, mean_of, panels,
 from PIL import Image
 
 import glunet
-from glunet.confidence import tolerance
 from glunet.evaluation.metrics import aepe, epe, pck
 from glunet.flow.geometry import frame_flow_to_source
+from glunet.inference.confidence import tolerance
 from glunet.match import Match
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -22,15 +22,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from glunet import memory
-from glunet.frames import prepare
+from glunet.inference import memory
+from glunet.inference.frames import prepare
+from glunet.loading import pick_device
 from glunet.training import loop
 from glunet.training.averaging import average, train_mode
 from glunet.training.photographs import Photographs, find
 from glunet.training.pool import SCENES, Pool, encode, encoder_alone
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.views import make_views
-from glunet.weight_files import pick_device
 
 VIEWS = 4
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from glunet.encoded import Encoded
+from glunet.inference.encoded import Encoded
 from glunet.match import Match, Provenance
 from untrained import matcher as untrained
 

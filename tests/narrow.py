@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from glunet import weight_files
+from glunet import loading
 from glunet.network import encoder, threelevel
 from glunet.training.photographs import Photographs
 
@@ -19,7 +19,7 @@ def narrow_encoder(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     for key, value in state.items():
         if value.ndim == 4:  # zero-sum filters: otherwise random features are alike everywhere
             state[key] = torch.nn.init.kaiming_normal_(value) - value.mean((1, 2, 3), keepdim=True)
-    replace(weight_files, "_encoder_file", lambda: state)
+    replace(loading, "_encoder_file", lambda: state)
 
 
 class Noise(Photographs):

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from glunet import cli, weight_files
+from glunet import cli, loading
 from glunet import matcher as matcher_module
 from untrained import matcher
 from untrained import network as made_network
@@ -136,14 +136,14 @@ def test_bad_input(tmp_path, monkeypatch, capsys, caplog, name, what, make, expe
     if what == "--device":
         network = made_network()
         weights = folder / "whole.safetensors"
-        weight_files.save_weights(weights, network.state_dict(), network.config, {})
+        loading.save_weights(weights, network.state_dict(), network.config, {})
         monkeypatch.setattr(sys, "argv", [*sys.argv, "--weights", str(weights)])
     elif what != "--weights":
         made = matcher()
         if name == "beyond KITTI's range":
             flow = torch.full((1, 2, 48, 64), 600.0)
             monkeypatch.setattr(made.computation, "_finish", lambda *_: flow)
-        monkeypatch.setattr(weight_files, "load", lambda *settings, **more: made)
+        monkeypatch.setattr(loading, "load", lambda *settings, **more: made)
     if what == "memory":
         monkeypatch.setattr(matcher_module, "available_bytes", lambda device: 1000)
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import golden
-from glunet import cli, weight_files
+from glunet import cli, loading
 from glunet.bench import floor, footprint, measure, rows, stages
 from glunet.bench.page import page
 from glunet.bench.timing import in_turns, ratios
@@ -75,7 +75,7 @@ def test_the_twin_takes_images_as_the_matcher_does() -> None:
 def test_the_twin_gives_the_flow_of_the_public_implementation(tmp_path: Path) -> None:
     path = tmp_path / "official.pth"
     torch.save(golden.official_state("GLUNet"), path)
-    twin = twin_of(weight_files.read_weights(path)[0])
+    twin = twin_of(loading.read_weights(path)[0])
     source, target = (torch.from_numpy(i.copy()).permute(2, 0, 1)[None] for i in golden.pair(240, 320))
     figures = golden.figures("DM_GLUNet", 240, 320)
     ((key, expected),) = ((k, v) for k, v in figures.items() if k.startswith("flow_s"))

@@ -15,7 +15,7 @@ from glunet._version import __version__
 
 SLOW = """
 import sys, time
-from glunet import weight_files
+from glunet import loading
 import glunet.matcher
 from glunet import cli
 
@@ -24,7 +24,7 @@ class Slow:
         print("matching", flush=True)
         time.sleep(60)
 
-weight_files.load = lambda *words, **settings: Slow()
+loading.load = lambda *words, **settings: Slow()
 sys.argv = ["glunet", *sys.argv[1:]]
 cli.main()
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import layouts
-from glunet import cli, weight_files
+from glunet import cli, loading
 from glunet.evaluation import BENCHMARKS
 from untrained import matcher
 
@@ -17,7 +17,7 @@ from untrained import matcher
 def run(monkeypatch, capsys, tmp_path):
     """`run(...)` -> exit code, stdout, stderr of `glunet eval ...`, with an untrained network, in an empty folder."""
     monkeypatch.setattr(
-        weight_files, "load", lambda name, device=None, flipping=False, **settings: matcher(flipping=flipping)
+        loading, "load", lambda name, device=None, flipping=False, **settings: matcher(flipping=flipping)
     )
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)

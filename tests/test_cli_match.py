@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glunet import __version__, cli, weight_files
+from glunet import __version__, cli, loading
 from glunet.cli.match import measure
 from glunet.flow.files import read_flow
 from glunet.match import Match, Provenance
@@ -26,7 +26,7 @@ def run(monkeypatch, capsys):
     def made(name: str, device: str, **settings: Any) -> Matcher:
         return matcher(**{key: value for key, value in settings.items() if value is not None})
 
-    monkeypatch.setattr(weight_files, "load", made)
+    monkeypatch.setattr(loading, "load", made)
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["glunet", *map(str, words)])
@@ -178,7 +178,7 @@ def test_start_is_quick():
 def test_lazy_names():
     code = """if True:
         import glunet
-        from glunet.weight_files import weights as inner
+        from glunet.loading import weights as inner
         from glunet import GlunetError, Match, Matcher, load
         assert glunet.weights is inner and callable(glunet.load)
         assert set(glunet.__all__) <= set(dir(glunet))

@@ -14,11 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import layouts
-from glunet import speed
 from glunet.cli import app
 from glunet.errors import GlunetError
+from glunet.inference import speed
+from glunet.loading import read_weights
 from glunet.training import recipes, report
-from glunet.weight_files import read_weights
 from narrow import narrow_encoder
 
 
@@ -128,7 +128,7 @@ def check_validation(run: Path, output: str) -> None:
 
 
 def test_little_memory_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from glunet import memory
+    from glunet.inference import memory
 
     monkeypatch.setattr(memory, "available_bytes", lambda device: 400_000)
     done = CliRunner().invoke(app, ["train", str(photos), "--out", str(tmp_path / "run"), "--init", "nothing"])
@@ -205,8 +205,8 @@ def test_a_compressed_tar_is_called_so(tmp_path) -> None:
 def test_of_worse_weights_those_before_are_kept(tmp_path) -> None:
     import torch
 
+    from glunet.loading import read_weights, save_weights
     from glunet.training.report import keep_the_better
-    from glunet.weight_files import read_weights, save_weights
 
     network, metadata = read_weights("glunet")
     worse = {key: torch.zeros_like(value) for key, value in network.state_dict().items() if "encoder" not in key}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import rendered
-from glunet import cli, weight_files
+from glunet import cli, loading
 from glunet.colmap import database
 from glunet.colmap import pairs as pairs_module
 from glunet.colmap.collect import Settings, meet
@@ -19,9 +19,9 @@ from glunet.colmap.database import Verified, quiet
 from glunet.colmap.keypoints import NONE, Keypoints
 from glunet.colmap.pictures import Shelf, pictures
 from glunet.colmap.tracks import track_lengths
-from glunet.confidence import Calibration
-from glunet.encoded import Encoded
 from glunet.errors import GlunetError
+from glunet.inference.confidence import Calibration
+from glunet.inference.encoded import Encoded
 from glunet.match import Match, Provenance
 from untrained import matcher as untrained
 
@@ -152,7 +152,7 @@ def truth() -> Truth:
 @pytest.fixture
 def run(monkeypatch, capsys, truth):
     """`run(...)` -> exit code, stdout, stderr of `glunet colmap ...`."""
-    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: truth)
+    monkeypatch.setattr(loading, "load", lambda name, device, **settings: truth)
     monkeypatch.setenv("COLUMNS", "120")
 
     def call(*words: object) -> tuple[int, str, str]:

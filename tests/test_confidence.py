@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from glunet import confidence, weight_files
-from glunet.confidence import Calibration, occluded, round_trip, tolerance
+from glunet import loading
 from glunet.errors import GlunetError
+from glunet.inference import confidence
+from glunet.inference.confidence import Calibration, occluded, round_trip, tolerance
 from glunet.match import Match, Provenance
 from untrained import matcher, network
 
@@ -126,10 +127,10 @@ def test_calibration_travels_with_weights(tmp_path, monkeypatch):
     save_file({"a": torch.zeros(2)}, path, metadata={"glunet": json.dumps({"name": "w"})})
     content = {"pair": [0.1], "pixel": [0, 1], "right": [[1, 0]], "threshold": 0.5, "fitted": {"on": "x"}}
     calibrate.write(path, content)
-    metadata = weight_files._metadata(path)
+    metadata = loading._metadata(path)
     assert metadata["name"] == "w"
-    monkeypatch.setattr(weight_files, "_read", lambda name: (network(), metadata, path))
-    assert weight_files.load(path, "cpu").calibration == Calibration((0.1,), (0, 1), ((1.0, 0.0),), 0.5, {"on": "x"})
+    monkeypatch.setattr(loading, "_read", lambda name: (network(), metadata, path))
+    assert loading.load(path, "cpu").calibration == Calibration((0.1,), (0, 1), ((1.0, 0.0),), 0.5, {"on": "x"})
     metadata["confidence"] = {"pair": 3}
     with pytest.raises(GlunetError, match="calibrate these weights again"):
-        weight_files.load(path, "cpu")
+        loading.load(path, "cpu")

@@ -9,9 +9,9 @@ from safetensors import safe_open
 
 import golden
 from glunet import cli
-from glunet.conversion import convert, describe
+from glunet.cli.conversion import convert, describe
 from glunet.errors import GlunetError
-from glunet.weight_files import read_network
+from glunet.loading import read_network
 
 NAMES = {"SemanticGLUNet": "semantic-glunet", "GLOBALNet": "global-net", "LOCALNet": "local-net", "GLUNet": "glunet"}
 

@@ -57,8 +57,8 @@ def test_the_warped_source_resembles_the_target(name: str) -> None:
 
 @cache
 def encoder() -> torch.nn.Module:
+    from glunet.loading import encoder_state
     from glunet.network.encoder import VGG16Pyramid
-    from glunet.weight_files import encoder_state
 
     network = VGG16Pyramid()
     network.load_state_dict({key.removeprefix("encoder."): value for key, value in encoder_state().items()})
@@ -96,8 +96,8 @@ def agreement(pair: Sample) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", ["tss", "pf-willow"])
 def test_features_agree_at_the_truth(name: str) -> None:
-    from glunet.weight_files import ENCODER
-    from glunet.weight_files import folder as weights_folder
+    from glunet.loading import ENCODER
+    from glunet.loading import folder as weights_folder
 
     if not (weights_folder() / f"{ENCODER}.safetensors").exists():
         pytest.skip("needs the encoder's weights")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glunet.drawing import LARGEST
 from glunet.errors import GlunetError
+from glunet.images.drawing import LARGEST
 from glunet.match import Match, Provenance
 from untrained import matcher
 

@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from glunet.errors import GlunetError
-from glunet.extras import needed
+from glunet.errors import GlunetError, needed
 
 
 def test_a_missing_library_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

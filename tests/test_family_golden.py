@@ -10,7 +10,7 @@ import torch
 
 import glunet
 import golden
-from glunet.checkpoint import official_config, our_key, our_state
+from glunet.network.checkpoint import official_config, our_key, our_state
 from glunet.network.family import build
 
 # Official name, ours, sizes, trained with grey levels cut to whole numbers, entries and parameters (SPEC 7).

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import glunet
-from glunet.confidence import Calibration
 from glunet.errors import GlunetError
 from glunet.evaluation.datasets.read import read_image
 from glunet.flow.files import read_flow, write_flow, writing_folder
-from glunet.images import DEPTHS, image_size, load_as_stored, load_image, load_mask, size_as_stored
+from glunet.geometry.points import read_points
+from glunet.images.reading import DEPTHS, image_size, load_as_stored, load_image, load_mask, size_as_stored
+from glunet.inference.confidence import Calibration
 from glunet.match import Match, Provenance
-from glunet.points import read_points
 from glunet.training.photographs import Place, decode
 from untrained import matcher
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from glunet.errors import GlunetError
-from glunet.flipping import mirror_where, mirrored, unmirror_flow
 from glunet.flow.geometry import warp
-from glunet.frames import FRAMINGS
+from glunet.inference.flipping import mirror_where, mirrored, unmirror_flow
+from glunet.inference.frames import FRAMINGS
 from glunet.matcher import Matcher
 from glunet.network.family import build, configure
 from glunet.network.threelevel import ThreeLevelFlows

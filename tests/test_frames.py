@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glunet.frames import COARSEST, MEAN, STD, extra_levels, finish, hnet_size, prepare, pyramid
+from glunet.inference.frames import COARSEST, MEAN, STD, extra_levels, finish, hnet_size, prepare, pyramid
 
 
 @pytest.mark.parametrize(

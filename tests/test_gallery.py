@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks import browser, gallery, gallery_pairs, gallery_pictures
 
 import glunet
-from glunet.encoded import Encoded
 from glunet.flow.geometry import warp
+from glunet.inference.encoded import Encoded
 from glunet.match import Match, Provenance
 
 

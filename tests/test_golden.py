@@ -8,8 +8,8 @@ import torch
 
 import glunet
 import golden
-from glunet.frames import extra_levels, hnet_size, prepare
-from glunet.weight_files import read_weights
+from glunet.inference.frames import extra_levels, hnet_size, prepare
+from glunet.loading import read_weights
 
 CASES = [
     ("GLUNet", "GLUNet", 256, 256),

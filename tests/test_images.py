@@ -9,7 +9,7 @@ import torch
 from PIL import Image, features
 
 from glunet.errors import GlunetError
-from glunet.images import grey_levels, image_size, load_image
+from glunet.images.reading import grey_levels, image_size, load_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 GREY = RGB[..., 0]

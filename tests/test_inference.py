@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import glunet
 from glunet.errors import GlunetError
+from glunet.geometry.estimation import apply_homography
 from glunet.inference import hypotheses, polish, search
 from glunet.inference.likeness import grid, threads, views, warp
-from glunet.models import apply_homography
 from untrained import matcher
 
 SIZE = (120, 160)

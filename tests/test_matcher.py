@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from glunet import matcher as matcher_module
-from glunet import memory
 from glunet.errors import GlunetError
-from glunet.frames import finish, prepare
+from glunet.inference import memory
+from glunet.inference.frames import finish, prepare
 from glunet.match import Match
 from glunet.network.glunet import Flows
 from untrained import matcher, network

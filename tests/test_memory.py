@@ -9,7 +9,7 @@ import pytest
 FAULTS = """
 import resource
 import torch
-from glunet import memory
+from glunet.inference import memory
 
 def touch():
     torch.empty(16_000_000).fill_(1)  # 64 MB, more than glibc would keep

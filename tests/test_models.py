@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from glunet.errors import GlunetError
+from glunet.geometry.estimation import apply_homography, estimate
+from glunet.geometry.points import Correspondences
 from glunet.match import Match, Provenance
-from glunet.models import apply_homography, estimate
-from glunet.points import Correspondences
 
 cv2 = pytest.importorskip("cv2")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from glunet.errors import GlunetError
+from glunet.geometry.points import Correspondences, read_points, spread, write_matches
 from glunet.match import Match, Provenance
-from glunet.points import Correspondences, read_points, spread, write_matches
 from untrained import matcher
 
 RANDOM = np.random.default_rng(0)

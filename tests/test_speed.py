@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import glunet
-from glunet import frames, speed
 from glunet.errors import GlunetError
+from glunet.inference import frames, speed
+from glunet.loading import network_state, save_weights
 from glunet.matcher import Matcher
 from glunet.network.glunet import GLUNet, GLUNetConfig
 from glunet.network.strips import StripPyramid
-from glunet.weight_files import network_state, save_weights
 from untrained import matcher, network
 
 CONFIGS = [GLUNetConfig(), GLUNetConfig("residual", "residual", "bilinear")]

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from glunet.errors import GlunetError
-from glunet.frames import FRAMINGS, fixed_size, local_size
+from glunet.inference.frames import FRAMINGS, fixed_size, local_size
+from glunet.loading import network_state, read_network, read_weights, save_weights
 from glunet.matcher import Matcher
 from glunet.network.family import FAMILY, build, configure
 from glunet.network.threelevel import ThreeLevelConfig, ThreeLevelNet
-from glunet.weight_files import network_state, read_network, read_weights, save_weights
 
 THREE = ("local-net", "global-net", "glocal-net")
 

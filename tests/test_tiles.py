@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from glunet import tiles
 from glunet.errors import GlunetError
-from glunet.frames import prepare
+from glunet.inference import tiles
+from glunet.inference.frames import prepare
 from glunet.matcher import Matcher
 from glunet.network.family import build, configure
 from untrained import matcher, network

@@ -13,6 +13,7 @@ import glunet
 from glunet.cli import app
 from glunet.cli.train import _network
 from glunet.errors import GlunetError
+from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import FAMILY, build, configure
 from glunet.network.glunet import GLUNet
 from glunet.training import recipes, report
@@ -21,7 +22,6 @@ from glunet.training.pool import Pool, encoder_alone
 from glunet.training.recipes import LEVELS, RECIPES, SMALL, Settings, check_fit, for_network
 from glunet.training.scenes import Recipe
 from glunet.training.validation import fixed_pairs, predict, validate
-from glunet.weight_files import encoder_state, network_state, read_network, save_weights
 from narrow import Noise, narrow_encoder
 
 

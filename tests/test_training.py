@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from glunet.errors import GlunetError
+from glunet.loading import encoder_state, read_weights
 from glunet.network.glunet import GLUNetConfig
 from glunet.training.estimate import seconds_a_view, views_first
 from glunet.training.loop import compile_decoders, schedule, train
@@ -18,7 +19,6 @@ from glunet.training.loss import level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.scenes import Recipe, Truth
 from glunet.training.state import read_state, write_state
-from glunet.weight_files import encoder_state, read_weights
 from narrow import Noise, narrow_encoder
 
 STAGES = (

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glunet import cli, weight_files
-from glunet.confidence import Calibration
-from glunet.encoded import Encoded
+from glunet import cli, loading
 from glunet.errors import GlunetError
 from glunet.flow.files import read_flow
+from glunet.images.folders import natural
+from glunet.inference.confidence import Calibration
+from glunet.inference.encoded import Encoded
 from glunet.match import Match
 from glunet.video import film as film_module
-from glunet.video import reader, stabilise
+from glunet.video import stabilise
 from glunet.video.film import film
 from glunet.video.flows import flows
 from glunet.video.reader import open_frames
@@ -42,7 +43,7 @@ def pan() -> Pan:
 @pytest.fixture
 def run(monkeypatch, capsys, pan):
     """`run(...)` -> exit code, stdout, stderr of `glunet video ...`."""
-    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: pan)
+    monkeypatch.setattr(loading, "load", lambda name, device, **settings: pan)
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["glunet", "video", *map(str, words)])
@@ -168,7 +169,7 @@ def test_smaller_frames_are_said(run, tmp_path):
 def test_the_network_itself(monkeypatch, run, tmp_path):
     """The package's real path: an (untrained) network, and the way each image goes into it."""
     made = untrained()
-    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: made)
+    monkeypatch.setattr(loading, "load", lambda name, device, **settings: made)
     path = write_video(tmp_path / "in.mov", [picture(n) for n in range(2)])
     assert run(path, "--out", tmp_path / "out", "--no-confidence")[0] == 0
     expected = made.match(picture(1), picture(0), confidence=False).flow
@@ -460,7 +461,7 @@ def test_a_film_without_h264(monkeypatch, tmp_path):
 
 def test_names_are_sorted_by_their_numbers():
     names = ["a10.png", "a9.png", "B1.png", "a1b2.png", "a1b10.png"]
-    assert [p.name for p in sorted(map(Path, names), key=reader.natural)] == [
+    assert [p.name for p in sorted(map(Path, names), key=natural)] == [
         "a1b2.png",
         "a1b10.png",
         "a9.png",

@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from glunet import cli, weight_files
+from glunet import cli, loading
 from glunet.video.reader import open_frames
 
 av = pytest.importorskip("av")
@@ -17,7 +17,7 @@ from films import Pan, picture, write_video  # noqa: E402
 @pytest.fixture
 def run(monkeypatch, capsys):
     """`run(...)` -> exit code, stdout, stderr of `glunet video ...`."""
-    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: Pan())
+    monkeypatch.setattr(loading, "load", lambda name, device, **settings: Pan())
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["glunet", "video", *map(str, words)])

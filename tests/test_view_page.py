@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from glunet.errors import GlunetError
-from glunet.view.page import UNKNOWN, build, pack, page, payload, percent, quantise
+from glunet.images.page import UNKNOWN, build, pack, page, payload, percent, quantise
 from viewed import SIZE, SOURCE_SIZE, match
 
 

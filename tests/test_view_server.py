@@ -23,7 +23,7 @@ import anyio
 import httpx
 import torch
 
-from glunet import cli, weight_files
+from glunet import cli, loading
 from glunet.errors import GlunetError
 from glunet.flow.geometry import frame_flow_to_source
 from glunet.match import Match, Provenance
@@ -232,7 +232,7 @@ def test_two_files_are_matched_before_the_page_opens(monkeypatch, capsys, tmp_pa
         shown.append(payload)
         return Server()
 
-    monkeypatch.setattr(weight_files, "load", lambda name, device, **settings: Still())
+    monkeypatch.setattr(loading, "load", lambda name, device, **settings: Still())
     monkeypatch.setattr(server, "make_server", make_server)
     words = ["glunet", "view", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--port", "0", "--longest", "64"]
     monkeypatch.setattr(sys, "argv", words)
@@ -264,13 +264,14 @@ def killed(process):
 
 BUSY = """
 import sys, threading, time
-from glunet import cli, weight_files
+from glunet import cli
+from glunet import loading
 
 def slow(name, device, **settings):
     print("matching", flush=True)
     time.sleep(60)
 
-weight_files.load = slow
+loading.load = slow
 sys.argv = ["glunet", "view", "--port", "0"]
 cli.main()
 """

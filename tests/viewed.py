@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glunet.confidence import Calibration
+from glunet.inference.confidence import Calibration
 from glunet.match import Match, Provenance
 
 SIZE, SOURCE_SIZE = (120, 160), (100, 140)  # height, width

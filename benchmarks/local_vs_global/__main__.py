@@ -15,12 +15,12 @@ from benchmarks.local_vs_global import costs, measuring, page, shipped, training
 
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
+from glunet.inference.speed import bfloat16_pays
+from glunet.loading import find as find_weights
+from glunet.loading import pick_device, read_weights
 from glunet.network.glunet import GLUNet
-from glunet.speed import bfloat16_pays
 from glunet.training.photographs import Photographs, find
 from glunet.training.state import stop_requests
-from glunet.weight_files import find as find_weights
-from glunet.weight_files import pick_device, read_weights
 
 PARTS = ("costs", "networks", "shipped", "train", "page")
 AS_THEY_ARE = 2048  # short side of photographs in large images, where training keeps them at 400

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from glunet.flow.geometry import resize_bilinear, scale_flow
-from glunet.frames import FRAMINGS, finish, prepare
+from glunet.inference.frames import FRAMINGS, finish, prepare
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE, GLUNet
 from glunet.training.loss import truths

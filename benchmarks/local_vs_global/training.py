@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from glunet.flow.files import writing
+from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import Config, Network, build, configure
 from glunet.training.averaging import average, estimate_statistics, train_mode
 from glunet.training.loop import schedule
@@ -24,7 +25,6 @@ from glunet.training.recipes import LEVELS, Settings, Stage
 from glunet.training.scenes import Recipe
 from glunet.training.state import read_state, write_state
 from glunet.training.validation import predict
-from glunet.weight_files import encoder_state, network_state, read_network, save_weights
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from glunet._version import __version__
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
+    from glunet.loading import load, weights
     from glunet.match import Match
     from glunet.matcher import Matcher
-    from glunet.weight_files import load, weights
 
 __all__ = ["GlunetError", "Match", "Matcher", "__version__", "load", "weights"]
 
@@ -25,8 +25,8 @@ __all__ = ["GlunetError", "Match", "Matcher", "__version__", "load", "weights"]
 _WHERE = {
     "Match": "glunet.match",
     "Matcher": "glunet.matcher",
-    "load": "glunet.weight_files",
-    "weights": "glunet.weight_files",
+    "load": "glunet.loading",
+    "weights": "glunet.loading",
 }
 
 

@@ -2,16 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from glunet.encoded import Encoded, Size, alike
+import torch
+
 from glunet.errors import GlunetError
-from glunet.images import ImageLike
+from glunet.images.reading import ImageLike
+from glunet.inference.encoded import Encoded, MaskLike, Size, alike
+from glunet.inference.memory import available_bytes, needed_bytes
 from glunet.match import Match
-from glunet.memory import available_bytes, needed_bytes
-
-if TYPE_CHECKING:
-    from glunet.matcher import Matcher
 
 Pair = tuple[ImageLike | Encoded, ImageLike | Encoded]
 Opened = tuple[Encoded, Encoded]
@@ -31,6 +30,15 @@ class Outcome(NamedTuple):
     error: GlunetError | None
 
 
+class Matching(Protocol):
+    """What is asked of a `glunet.Matcher` here."""
+
+    @property
+    def device(self) -> torch.device: ...
+    def open(self, image: ImageLike | Encoded, mask: MaskLike | None, role: str) -> Encoded: ...
+    def tile(self, source_size: Size, target_size: Size, both: bool = True) -> int | None: ...
+
+
 class Matches(Protocol):
     """Matches of pairs in one batch, all sources of one size, all targets of one size."""
 
@@ -38,7 +46,7 @@ class Matches(Protocol):
 
 
 def match_many(
-    matcher: "Matcher", pairs: Iterable[Pair], batch: int, both: bool, matches: Matches
+    matcher: Matching, pairs: Iterable[Pair], batch: int, both: bool, matches: Matches
 ) -> Iterator[Outcome]:
     """See `Matcher.match_many`.
 
@@ -74,7 +82,7 @@ def match_many(
 class _Waiting:
     """Consecutive pairs of equal sizes that are matched in one batch."""
 
-    def __init__(self, matcher: "Matcher", both: bool, matches: Matches) -> None:
+    def __init__(self, matcher: Matching, both: bool, matches: Matches) -> None:
         self.matcher, self.both, self.matches = matcher, both, matches
         self.pairs: list[tuple[int, Opened]] = []
         self.known: dict[object, Encoded] = {}  # an image that is in several of these pairs is encoded once

@@ -11,16 +11,25 @@ import numpy as np
 import torch
 from PIL import Image
 
-from glunet import confidence as trust
-from glunet import drawing, models
 from glunet._version import __version__
-from glunet.confidence import Calibration, Kind, Verdict, flow_tensor
 from glunet.errors import GlunetError
 from glunet.flow import geometry
 from glunet.flow.files import write_flow
-from glunet.images import load_image
+from glunet.geometry import estimation as models
+from glunet.geometry.points import Correspondences, check_points, spread
+from glunet.images import drawing
+from glunet.images.reading import load_image
+from glunet.inference.confidence import (
+    Calibration,
+    Kind,
+    Verdict,
+    flow_tensor,
+    occluded,
+    pair_median,
+    round_trip,
+    tolerance,
+)
 from glunet.inference.search import Found
-from glunet.points import Correspondences, check_points, spread
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,11 @@ class Match:
         """(height, width) of the target."""
         return (self.flow.shape[0], self.flow.shape[1])
 
+    @property
+    def tolerance(self) -> float:
+        """Up to which error, pixels, a correspondence counts as right: 1 % of the target's longer side, at least 1."""
+        return tolerance(self.target_size)
+
     @cached_property
     def map(self) -> np.ndarray:
         """The correspondence map, (H_target, W_target, 2) float32: source coordinates (x, y) of each target pixel."""
@@ -101,7 +115,7 @@ class Match:
         Raises:
             GlunetError: if the way back was not asked for.
         """
-        return trust.round_trip(self._flow_tensor(), flow_tensor(self._backward()))[0].numpy()
+        return round_trip(self._flow_tensor(), flow_tensor(self._backward()))[0].numpy()
 
     @cached_property
     def occluded(self) -> np.ndarray:
@@ -111,7 +125,7 @@ class Match:
             GlunetError: if the way back was not asked for.
         """
         back = flow_tensor(self._backward())
-        return trust.occluded(self._flow_tensor(), back, torch.from_numpy(self.in_view)[None])[0].numpy()
+        return occluded(self._flow_tensor(), back, torch.from_numpy(self.in_view)[None])[0].numpy()
 
     @property
     def confidence_kind(self) -> Kind:
@@ -135,9 +149,9 @@ class Match:
         if self.calibration is None:
             value = 1 / (1 + self.round_trip)
         else:
-            trip = self.round_trip / trust.tolerance(self.target_size)
+            trip = self.round_trip / self.tolerance
             counted = self._counted
-            median = trust.pair_median(trip[counted], self.in_view[counted])
+            median = pair_median(trip[counted], self.in_view[counted])
             value = self.calibration.with_median(trip, median)
         return np.where(known, value, 0).astype(np.float32)
 
@@ -341,7 +355,7 @@ class Match:
     def save(self, path: str | os.PathLike[str]) -> list[Path]:
         """Writes the flow, with its provenance: .flo, .png (KITTI's 16 bits, +-512 px at most), .npz or .flo5.
 
-        Or, as .html, a page to look at and point into, in one file (`glunet.view.page`).
+        Or, as .html, a page to look at and point into, in one file (`glunet.images.page`).
 
         Returns:
             The files written (a .flo has its provenance in a second one beside it).
@@ -351,7 +365,7 @@ class Match:
                 of a match that does not know its images.
         """
         if Path(path).suffix.lower() in (".html", ".htm"):
-            from glunet.view.page import write_page
+            from glunet.images.page import write_page
 
             write_page(path, self)
             return [Path(path)]

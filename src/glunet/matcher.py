@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glunet import flipping as mirror
-from glunet import frames, many, tiles
-from glunet.computation import Computation
-from glunet.confidence import Calibration
-from glunet.encoded import Encoded, MaskLike, Size, alike, open_image, together
+from glunet import many
 from glunet.errors import GlunetError
-from glunet.images import ImageLike, depth, grey_levels, image_size
+from glunet.images.reading import ImageLike, depth, grey_levels, image_size
+from glunet.inference import frames, tiles
 from glunet.inference import passes as networks
+from glunet.inference.computation import Computation
+from glunet.inference.confidence import Calibration
+from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image, together
+from glunet.inference.flipping import unmirror_backward, unmirror_flow
 from glunet.inference.hypotheses import PointSource
 from glunet.inference.likeness import Views, threads, views
+from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
 from glunet.inference.search import Found, Search, Searcher, TwoWay, check_search
+from glunet.inference.speed import Speed, own_state, resolved
 from glunet.match import Match, Provenance
-from glunet.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.network.family import Network
 from glunet.network.glunet import GLUNetConfig
-from glunet.speed import Speed, own_state, resolved
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ class Matcher:
     """A network with its weights, ready to match images. `glunet.load()` makes one.
 
     Attributes:
-        computation: the network, and the twin of it that is made for inference (`glunet.computation`).
+        computation: the network, and the twin of it that is made for inference (`glunet.inference.computation`).
         provenance: what every match made here says of its origin.
-        flipping: each pair is tried with the target mirrored as well (`glunet.flipping`): for two objects of one kind.
-        calibration: what the weights know of their own errors (`glunet.confidence`); None for weights without.
+        flipping: each pair is tried with the target mirrored as well: for two objects of one kind
+            (`glunet.inference.flipping`).
+        calibration: what the weights know of their own errors (`glunet.inference.confidence`); None for those without.
     """
 
     def __init__(
@@ -157,10 +159,10 @@ class Matcher:
                 source is in the target; a match without takes about five sixths of the time. A search matches in
                 both directions all the same.
             source_mask, target_mask: where the image is valid, H x W: what is black border or "no data" is not matched.
-                True, or more than half of the mask's largest value, is valid (`glunet.images.load_mask`).
+                True, or more than half of the mask's largest value, is valid (`glunet.images.reading.load_mask`).
             search, polish: as for `glunet.load`; None takes what the matcher was made with.
             max_memory: bytes to stay below; by default what there is. A pair that needs more is matched in tiles
-                (`glunet.tiles`), with the same result, as long as its features fit.
+                (`glunet.inference.tiles`), with the same result, as long as its features fit.
 
         Raises:
             GlunetError: an image that cannot be used, or a pair that is too large for the memory there is; another word
@@ -179,8 +181,8 @@ class Matcher:
         """An image to be matched many times: `match` and `match_many` take the result in the image's place.
 
         Most of the work of a match is in the encoder. A target's features hold for every source. A source's hold for
-        targets of its own size (strictly: of the same frame, `glunet.frames.hnet_size`); for others only those of its
-        256 x 256 copy are reused, and the rest is computed in the target's frame.
+        targets of its own size (strictly: of the same frame, `glunet.inference.frames.hnet_size`); for others only
+        those of its 256 x 256 copy are reused, and the rest is computed in the target's frame.
 
         Args:
             image, mask: as for `match`.
@@ -307,7 +309,7 @@ class Matcher:
                 return made
 
             flow = self.computation.flow(pair, target_size, source_size, frame)
-            return flow if flipped is None else mirror.unmirror_flow(flow, flipped)
+            return flow if flipped is None else unmirror_flow(flow, flipped)
 
     @own_state()
     def matches(
@@ -413,9 +415,9 @@ class Matcher:
                 if both:
                     backward = self.computation.flow(lambda at: pair(at)[::-1], source_size, target_size, frame, tile)
             if flipped is not None:
-                flow = mirror.unmirror_flow(flow, flipped)
+                flow = unmirror_flow(flow, flipped)
                 if backward is not None:
-                    backward = mirror.unmirror_backward(backward, flipped, target_size[1])
+                    backward = unmirror_backward(backward, flipped, target_size[1])
         back = _arrays(backward) if backward is not None else [None] * len(targets)
         return list(zip(_arrays(flow), back, strict=True))
 

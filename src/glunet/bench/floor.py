@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glunet.frames import extra_levels, hnet_size
+from glunet.inference.frames import extra_levels, hnet_size
+from glunet.inference.speed import full_precision
 from glunet.network.glunet import GLOBAL_GRID, LNET_SIZE
-from glunet.speed import full_precision
 
 CHANNELS = ((64, 256), (128, 128), (256, 64), (512, 32))  # and the side of the grid; as many operations each
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}

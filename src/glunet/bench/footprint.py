@@ -36,7 +36,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
     bare = peak_bytes()
     times.append(clock())
-    from glunet import weight_files  # noqa: F401 - what `glunet.load` brings in
+    from glunet import loading  # noqa: F401 - what `glunet.load` brings in
 
     times.append(clock())
     from glunet.bench import rows

@@ -22,9 +22,9 @@ from glunet.bench.rows import ROWS, Pair
 from glunet.bench.timing import in_turns, ratios, spread
 from glunet.bench.twin import PlainTwin
 from glunet.errors import GlunetError
-from glunet.frames import hnet_size
-from glunet.memory import available_bytes, human, needed_bytes
-from glunet.weight_files import find, read_network
+from glunet.inference.frames import hnet_size
+from glunet.inference.memory import available_bytes, human, needed_bytes
+from glunet.loading import find, read_network
 
 Say = Callable[[str], Any]
 

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glunet import weight_files
+from glunet import loading
 from glunet.bench.twin import PlainTwin
-from glunet.errors import GlunetError
+from glunet.errors import GlunetError, needed
 from glunet.evaluation.baselines import Dis
-from glunet.extras import needed
-from glunet.memory import available_bytes, human
+from glunet.inference.memory import available_bytes, human
+from glunet.inference.speed import Speed, full_precision
 from glunet.network.glunet import GLUNet, GLUNetConfig
-from glunet.speed import Speed, full_precision
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def save_published(path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = GLUNet(GLUNetConfig())
-    weight_files.save_weights(path, weight_files.network_state(network), network.config, {})
+    loading.save_weights(path, loading.network_state(network), network.config, {})
 
 
 def _glunet(speed: Speed, as_shipped: bool = False) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
@@ -99,19 +98,19 @@ def _glunet(speed: Speed, as_shipped: bool = False) -> Callable[[Path | str, tor
     paper: dict[str, Any] = {} if as_shipped else {"pyramid": False, "passes": 1}
 
     def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
-        matcher = weight_files.load(weights, device, speed=speed, **paper)
+        matcher = loading.load(weights, device, speed=speed, **paper)
         return Flow(matcher.flow, lambda: matcher.computation.inference)
 
     return build
 
 
 def _match(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
-    matcher = weight_files.load(weights, device)
+    matcher = loading.load(weights, device)
     return lambda pair: matcher.match(pair.source_array, pair.target_array)
 
 
 def _twin(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
-    network, _ = weight_files.read_weights(weights)
+    network, _ = loading.read_weights(weights)
     if network.config.network != "glunet":
         raise GlunetError(f"the plain twin is of GLU-Net, but these weights are {network.config.network}'s.")
     twin = PlainTwin(network.config)

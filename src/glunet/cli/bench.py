@@ -77,7 +77,7 @@ def bench(
     from glunet.bench.page import left_out, machine_lines, tables
     from glunet.bench.page import page as write_page
     from glunet.flow.files import write_json, writing
-    from glunet.weight_files import pick_device
+    from glunet.loading import pick_device
 
     chosen = pick_device(device)
     settings = Settings(

@@ -74,7 +74,7 @@ def colmap(
     from glunet.colmap.journal import Journal
     from glunet.colmap.pictures import Shelf, pictures
     from glunet.flow.flo5 import hdf5
-    from glunet.weight_files import load
+    from glunet.loading import load
 
     if camera_mode not in database.CAMERA_MODES:
         choices = ", ".join(database.CAMERA_MODES)

@@ -17,7 +17,7 @@ def convert(
 
     Example: glunet convert GLUNet_DPED_CityScape_ADE.pth authors.safetensors
     """
-    from glunet import conversion
+    from glunet.cli import conversion
 
     found = conversion.convert(official, out, half)
     counts = ", ".join(f"{count} {what}" for what, count in found["tensors"].items() if count)

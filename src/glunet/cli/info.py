@@ -16,7 +16,7 @@ def info(
     Example: glunet info
     """
     if file is not None:
-        from glunet.conversion import describe
+        from glunet.cli.conversion import describe
 
         for key, value in describe(file).items():
             _echo(key, f"{value:,}" if isinstance(value, int) else value, 0)
@@ -24,8 +24,8 @@ def info(
     import torch
 
     from glunet._version import __version__
-    from glunet.memory import available_bytes, human
-    from glunet.weight_files import weights
+    from glunet.inference.memory import available_bytes, human
+    from glunet.loading import weights
 
     typer.echo(f"glunet {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     typer.echo("\nDevices")

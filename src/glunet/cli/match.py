@@ -96,9 +96,9 @@ def match(
     if flow_format not in FORMATS:
         raise GlunetError(f"The flow format '{flow_format}' is unknown: choose one of {', '.join(FORMATS)}.")
     from glunet.flow.files import writing_folder
-    from glunet.images import image_size, load_image
-    from glunet.points import Correspondences, read_points, write_matches
-    from glunet.weight_files import load
+    from glunet.geometry.points import Correspondences, read_points, write_matches
+    from glunet.images.reading import image_size, load_image
+    from glunet.loading import load
 
     asked = None if points is None else read_points(points)
     for image in (source, target):
@@ -147,7 +147,7 @@ def match(
             _write(folder, flow_format, found, numbers, *pictures)
             written = sorted(out / path.name for path in folder.iterdir())
         if html is not None:
-            from glunet.view.page import write_page
+            from glunet.images.page import write_page
 
             write_page(html, found, (source.name, target.name))
             written.append(html)

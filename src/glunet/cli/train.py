@@ -85,9 +85,9 @@ def train(
     """  # fmt: skip
     from rich.console import Console
 
+    from glunet.loading import pick_device
     from glunet.training.ranks import join
     from glunet.training.recipes import RECIPES, for_network
-    from glunet.weight_files import pick_device
 
     name = recipe or ("finetune" if init else "full")
     if name not in RECIPES:
@@ -120,7 +120,7 @@ def train(
             "--out is missing; name the folder of the run (or --preview sheet.png to look at pairs first)."
         )
     settings = for_network(settings, _network(network, init))
-    from glunet.speed import bfloat16_pays
+    from glunet.inference.speed import bfloat16_pays
     from glunet.training.real import open_real
     from glunet.training.state import read_state
 
@@ -153,8 +153,8 @@ def _check_out(out: Path | None, preview: Path | None, photos: list[Path]) -> No
 
 def _network(name: str | None, init: str | None) -> str:
     """The name of the network to train; what the weights to start from are, unless it is said."""
+    from glunet.loading import read_network
     from glunet.network.family import FAMILY
-    from glunet.weight_files import read_network
 
     if name is not None and name not in FAMILY:
         raise GlunetError(f"Network '{name}' is unknown; expected one of {', '.join(FAMILY)}.")
@@ -169,7 +169,7 @@ def _photographs(
     console: "Console", photos: list[Path], validation: list[Path] | None
 ) -> "tuple[Photographs, Photographs]":
     """What to learn from and what to hold back; what is wrong with the folder is said first."""
-    from glunet.memory import human
+    from glunet.inference.memory import human
     from glunet.training.photographs import Photographs, find
 
     photographs = Photographs(find(photos), _room())
@@ -208,7 +208,7 @@ def _room() -> int:
     """Bytes for decoded photographs: 4 GB, or a quarter of what is free."""
     import torch
 
-    from glunet.memory import available_bytes
+    from glunet.inference.memory import available_bytes
 
     free = available_bytes(torch.device("cpu"))
     return 4 << 30 if free is None else min(4 << 30, free // 4)
@@ -220,7 +220,7 @@ def _say_costs(
     """How long it takes until the first step, and memory that may not be enough."""
     import torch
 
-    from glunet.memory import available_bytes, human
+    from glunet.inference.memory import available_bytes, human
     from glunet.training.estimate import memory, seconds_a_view, views_first
 
     views = views_first(settings, state, ranks.world)
@@ -264,7 +264,7 @@ def _run(
 ) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from glunet import memory
+    from glunet.inference import memory
     from glunet.training.loop import train as run_training
     from glunet.training.record import Record
     from glunet.training.report import draw_pairs, fixed_images, keep_the_better, write_report

@@ -94,9 +94,9 @@ def video(
         if film not in FILMS:
             raise GlunetError(f"The film '{film}' is unknown: choose of {', '.join(FILMS)}.")
     from glunet.flow.files import FLOW_SUFFIXES
+    from glunet.loading import load
     from glunet.video.reader import open_frames
     from glunet.video.run import LIST, Plan
-    from glunet.weight_files import load
 
     suffix = "" if flow_format == "none" else f".{flow_format}"
     assert not suffix or suffix in FLOW_SUFFIXES

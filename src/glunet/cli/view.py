@@ -46,7 +46,7 @@ def view(
 
     @cache
     def matcher() -> "Matcher":
-        from glunet.weight_files import load
+        from glunet.loading import load
 
         return load(weights, device, search=search, polish=polish)
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from glunet.colmap.collect import Collected
 from glunet.colmap.pictures import Picture
-from glunet.errors import GlunetError
-from glunet.extras import needed
+from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
 
 CAMERA_MODES = {"auto": "AUTO", "single": "SINGLE", "per-folder": "PER_FOLDER", "per-image": "PER_IMAGE"}

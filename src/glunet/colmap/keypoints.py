@@ -64,7 +64,7 @@ class Keypoints:
         blocks = np.pad(confidence, ((0, rows * self.cell - height), (0, columns * self.cell - width)))
         blocks = blocks.reshape(rows, self.cell, columns, self.cell).swapaxes(1, 2)
         off = np.abs(np.arange(self.cell) - (self.cell - 1) / 2) / self.cell
-        # As in `glunet.points.spread`: at a cell's border an eighth of confidence is given for a place further in.
+        # As in `spread`: at a cell's border an eighth of confidence is given for a place further in.
         merit = np.where(blocks >= least, blocks - 0.25 * np.hypot(off[:, None], off), -1).reshape(rows, columns, -1)
         place = merit.argmax(axis=2)
         row, column = np.nonzero((self._owner[1:-1, 1:-1] == NONE) & (merit.max(axis=2) > -1))

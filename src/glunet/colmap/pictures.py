@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from glunet.encoded import Encoded
 from glunet.errors import GlunetError
-from glunet.images import load_as_stored, size_as_stored
-from glunet.memory import available_bytes
-from glunet.video.flows import smaller
-from glunet.video.reader import IMAGES, natural
+from glunet.images.folders import IMAGES, natural, smaller
+from glunet.images.reading import load_as_stored, size_as_stored
+from glunet.inference.encoded import Encoded
+from glunet.inference.memory import available_bytes
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glunet.evaluation.datasets.read import grid
-from glunet.models import robust_homography
+from glunet.geometry.estimation import robust_homography
 
 
 def homography_of_flow(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from glunet._version import __version__
-from glunet.errors import GlunetError
+from glunet.errors import GlunetError, needed
 from glunet.evaluation.baselines import (
     Dis,
     Farneback,
@@ -21,13 +21,12 @@ from glunet.evaluation.baselines import (
     SiftHomography,
     frame_to_source,
 )
-from glunet.extras import needed
 
 if TYPE_CHECKING:
     from glunet.inference.polish import Polish
     from glunet.inference.search import Search
+    from glunet.inference.speed import Speed
     from glunet.matcher import Matcher
-    from glunet.speed import Speed
 
 NAMES = ("glunet", "network", "identity", "sift", "dis", "farneback", "raft")
 DEFAULT = ("glunet", "network", "dis", "sift", "identity")
@@ -54,12 +53,12 @@ def method(
         GlunetError: no such name, or what it needs is not on this machine.
     """
     if name in ("glunet", "network"):
-        from glunet import weight_files
+        from glunet import loading
 
         around: dict[str, Any] = {"search": search, "polish": polish}
         if name == "network":
             around = {"search": "none", "polish": False}
-        matcher = weight_files.load(weights, device=device, flipping=bool(flipping), speed=speed, **around)
+        matcher = loading.load(weights, device=device, flipping=bool(flipping), speed=speed, **around)
         return Glunet(matcher, may_flip=flipping is None, name=name)
     if name == "raft":
         return Raft(device)
@@ -170,7 +169,8 @@ class Raft(OneByOne):
 def code_version() -> str:
     """The package's version and a hash of the code that a prediction hangs on."""
     package = Path(__file__).parents[1]
-    files = [path for part in (".", "network", "flow", "inference") for path in sorted((package / part).glob("*.py"))]
+    parts = (".", "images", "flow", "geometry", "network", "inference")
+    files = [path for part in parts for path in sorted((package / part).glob("*.py"))]
     digest = hashlib.blake2b(digest_size=6)
     for path in files:
         digest.update(path.read_bytes())

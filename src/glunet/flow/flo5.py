@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from glunet.extras import needed
+from glunet.errors import needed
 
 _GZIP = 5  # lossless; more is slower and hardly smaller
 

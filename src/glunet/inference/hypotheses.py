@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
+from glunet.geometry.estimation import robust_homography
 from glunet.inference.likeness import Views, bytes_of
-from glunet.models import robust_homography
 
 # From the source and the target, H x W x 3 uint8, RGB, to points that match: N x 2 in the source, N x 2 in the target.
 PointSource: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glunet import confidence as trust
-from glunet.computation import Computation
-from glunet.encoded import Encoded, Size, together
 from glunet.flow import geometry
+from glunet.geometry.estimation import apply_homography
+from glunet.inference.computation import Computation
+from glunet.inference.confidence import round_trip
+from glunet.inference.encoded import Encoded, Size, together
 from glunet.inference.hypotheses import Hypothesis
 from glunet.inference.likeness import grid
-from glunet.models import apply_homography
 from glunet.network.glunet import LNET_SIZE, GLUNet
 
 COMES_BACK = 6.0  # px of the 256 frame within which a cell counts as found
@@ -83,7 +83,7 @@ def global_scores(
     )
     shown = torch.stack([_cells(copy.valid, there.device) for copy in copies])
     seen = geometry.in_view(there, (_CELLS, _CELLS)) & (geometry.warp(shown, there)[:, 0] > 0.5)
-    returned = trust.round_trip(there, back) * (LNET_SIZE / _CELLS) <= COMES_BACK
+    returned = round_trip(there, back) * (LNET_SIZE / _CELLS) <= COMES_BACK
     return (seen & returned).float().mean(dim=(1, 2)).tolist()
 
 

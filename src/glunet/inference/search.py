@@ -18,12 +18,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from glunet.confidence import tolerance
 from glunet.errors import GlunetError
+from glunet.geometry.estimation import apply_homography, robust_homography
 from glunet.inference import hypotheses
+from glunet.inference.confidence import tolerance
 from glunet.inference.hypotheses import Hypothesis, PointSource, oriented
 from glunet.inference.likeness import Views, blur, grid, length, warp
-from glunet.models import apply_homography, robust_homography
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Found:
     Attributes:
         hypothesis: which hypotheses the match rests on, in words; "" where it is the network's first pass alone.
         before, after: agreement of the first pass and of the result: the share of what both images see that comes back
-            to within a tolerance (`glunet.confidence`), 0..1.
+            to within a tolerance (`glunet.inference.confidence`), 0..1.
         one_plane: whether one homography explains nearly all that comes back.
     """
 

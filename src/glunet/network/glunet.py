@@ -119,7 +119,7 @@ class GLUNet(nn.Module):
         Args:
             target, source: B x 3 x h x w, the H-Net's images, h and w multiples of 8 and at least 256, normalised.
             target_256, source_256: B x 3 x 256 x 256, the L-Net's, normalised.
-            extra_levels: how many levels to put between L-Net and H-Net (`glunet.frames.extra_levels`).
+            extra_levels: how many levels to put between L-Net and H-Net (`glunet.inference.frames.extra_levels`).
         """
         return self.decode(self.encode(target, target_256), self.encode(source, source_256), extra_levels)
 

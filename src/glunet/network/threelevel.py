@@ -124,7 +124,7 @@ class ThreeLevelNet(nn.Module):
         """The flow of every level from the features of the two images.
 
         Raises:
-            ValueError: if extra levels are asked for, which only GLU-Net has (`glunet.frames.FRAMINGS`).
+            ValueError: if extra levels are asked for, which only GLU-Net has (`glunet.inference.frames.FRAMINGS`).
         """
         if extra_levels:
             raise ValueError(f"{self.config.network} has no extra levels, but {extra_levels} were asked for")

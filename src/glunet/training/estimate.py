@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from glunet.frames import prepare
+from glunet.inference.frames import prepare
 from glunet.network.encoder import VGG16Pyramid
 from glunet.training.photographs import Photographs
 from glunet.training.pool import SCENES, SQUARE, encode, encoder_alone, room

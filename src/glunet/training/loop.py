@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from glunet.errors import GlunetError
+from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import Network, build
 from glunet.training.averaging import average, estimate_statistics, train_mode
 from glunet.training.loss import level_error, loss, truths
@@ -29,7 +30,6 @@ from glunet.training.real import RealSet
 from glunet.training.recipes import LEVELS, Settings, Stage, check_fit
 from glunet.training.state import read_state, restore, stop_requests, write_state
 from glunet.training.validation import fixed_pairs, predict, validate
-from glunet.weight_files import encoder_state, network_state, read_network, save_weights
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from glunet.frames import prepare
+from glunet.inference.frames import prepare
 from glunet.network.encoder import VGG16Pyramid
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE, Features, GLUNet

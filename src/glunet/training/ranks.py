@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glunet.errors import GlunetError
-from glunet.extras import needed
+from glunet.errors import GlunetError, needed
 from glunet.network.family import Network
 
 Computed = tuple[Tensor, float]  # a loss to differentiate, and a number

@@ -10,6 +10,7 @@ from glunet._version import __version__
 from glunet.flow.files import writing
 from glunet.flow.geometry import resize_bilinear, warp
 from glunet.flow.picture import flow_to_rgb
+from glunet.loading import network_state, read_network, save_weights
 from glunet.network.family import Network
 from glunet.training.loss import truths
 from glunet.training.photographs import Photographs
@@ -17,7 +18,6 @@ from glunet.training.pool import SCENES, SQUARE, Batch, encoder_alone
 from glunet.training.recipes import LEVELS
 from glunet.training.validation import SEED, fixed_pairs, predict, validate, validation_recipe
 from glunet.training.views import make_views
-from glunet.weight_files import network_state, read_network, save_weights
 
 PAIRS = 64  # that the errors are measured on
 PICTURES = 3

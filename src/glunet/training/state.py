@@ -14,8 +14,8 @@ import torch
 
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
+from glunet.loading import network_state
 from glunet.network.family import Network
-from glunet.weight_files import network_state
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from glunet import memory
-from glunet.encoded import Encoded
 from glunet.errors import GlunetError
+from glunet.images.folders import smaller
+from glunet.inference import memory
+from glunet.inference.encoded import Encoded
 from glunet.inference.search import Search
 from glunet.match import Match
 from glunet.video.reader import Frame, Frames
@@ -119,15 +117,6 @@ def flows(
             yield Step(*numbers, time, match, size=(target.frame.pixels.shape[0], target.frame.pixels.shape[1]))
             del match
             memory.give_back()  # glibc would keep some 7 MB a frame of 640 x 360, in pieces that fit nothing
-
-
-def smaller(pixels: np.ndarray, size: int | None) -> np.ndarray:
-    """The picture with a longer side of `size` pixels; as it is where it is no longer than that."""
-    height, width = pixels.shape[:2]
-    if size is None or max(height, width) <= size:
-        return pixels
-    shape = (max(1, round(width * size / max(height, width))), max(1, round(height * size / max(height, width))))
-    return np.array(Image.fromarray(pixels).resize(shape, Image.Resampling.LANCZOS))
 
 
 def check_fixed(frames: Frames, number: int | None) -> None:

@@ -6,7 +6,6 @@ asks for is applied), RGB, in pixels as stored: a pixel that is to be shown wide
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,11 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from glunet.errors import GlunetError
-from glunet.extras import needed
-from glunet.images import load_image
+from glunet.errors import GlunetError, needed
+from glunet.images.folders import IMAGES, natural
+from glunet.images.reading import load_image
 
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm"}
 _SAMPLE = 1 << 16  # bytes
 RATE = 25  # frames a second where nothing says how many
 
@@ -209,11 +207,6 @@ def open_frames(path: str | Path, fps: float | None = None) -> Frames:
         stamps.sort()
         times = tuple(float((stamp - stamps[0]) * stream.time_base) for stamp in stamps)
         return Video(path, count, rate, times, {stamp: n for n, stamp in enumerate(stamps)}, len(stamps))
-
-
-def natural(path: Path) -> list[Any]:
-    """A key by which frame-9 comes before frame-10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"([0-9]+)", path.name)]
 
 
 def library() -> Any:

@@ -13,11 +13,12 @@ import numpy as np
 from glunet.errors import GlunetError
 from glunet.flow.files import write_flow, write_json
 from glunet.flow.picture import flow_to_rgb
+from glunet.images.folders import smaller
 from glunet.inference.search import Search
 from glunet.match import Match
 from glunet.video import stabilise
 from glunet.video.film import Add, film
-from glunet.video.flows import Direction, Step, check_fixed, flows, smaller
+from glunet.video.flows import Direction, Step, check_fixed, flows
 from glunet.video.reader import Frames
 
 if TYPE_CHECKING:

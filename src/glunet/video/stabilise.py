@@ -9,10 +9,10 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from glunet.confidence import tolerance
 from glunet.errors import GlunetError
+from glunet.geometry.estimation import apply_homography
+from glunet.inference.confidence import tolerance
 from glunet.match import Match
-from glunet.models import apply_homography
 
 FEWEST = 0.25  # share of the points that must agree on a motion
 

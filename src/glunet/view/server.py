@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from glunet.errors import GlunetError
-from glunet.extras import needed
+from glunet.errors import GlunetError, needed
 from glunet.flow.geometry import resize_area
-from glunet.images import ImageLike, load_image
-from glunet.view.page import LONGEST, build, payload
+from glunet.images.page import LONGEST, build, payload
+from glunet.images.reading import ImageLike, load_image
 
 if TYPE_CHECKING:
     import uvicorn

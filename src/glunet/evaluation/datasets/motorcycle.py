@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from glunet.errors import needed
 from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Sample
-from glunet.extras import needed
 
 
 def load() -> Sample:

@@ -9,15 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from glunet.errors import GlunetError
+from glunet.errors import GlunetError, needed
 from glunet.evaluation.metrics import transform
-from glunet.extras import needed
 from glunet.flow.files import read_flow
-from glunet.images import load_image, load_mask, size_as_stored
+from glunet.images.reading import load_image, load_mask, size_as_stored
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as H x W x 3 uint8 RGB, as a matcher reads it (`glunet.images`)."""
+    """An image file as H x W x 3 uint8 RGB, as a matcher reads it (`glunet.images.reading`)."""
     _expect_file(path, "an image")
     return np.ascontiguousarray(load_image(path, "evaluation").round().byte().permute(1, 2, 0).numpy())
 

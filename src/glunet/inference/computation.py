@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glunet import flipping as mirror
-from glunet import frames, memory, speed, tiles
-from glunet.encoded import Encoded, together
 from glunet.flow.geometry import frame_flow_to_source, scale_flow
+from glunet.inference import frames, memory, speed, tiles
+from glunet.inference.encoded import Encoded, together
+from glunet.inference.flipping import mirror_where, mirrored
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE
 
@@ -30,7 +30,7 @@ class Computation:
     Attributes:
         config: the network's.
         identity: equal for what computes with the same network.
-        speed: "exact" or "fast" (`glunet.speed`).
+        speed: "exact" or "fast" (`glunet.inference.speed`).
         uint8_truncation, iterative_refinement, pyramid, passes: see `glunet.matcher.Matcher`.
         framing: what the network sees of a pair.
     """
@@ -153,10 +153,10 @@ class Computation:
         return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
 
     def mirrored(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The targets, those mirrored that match better so, and which they are (`glunet.flipping`)."""
+        """The targets, those mirrored that match better so, and which they are (`glunet.inference.flipping`)."""
         with speed.full_precision(self.device, self.speed):
-            flipped = mirror.mirrored(self.inference, self.prepare(target, _LNET)[0], self.prepare(source, _LNET)[0])
-        return mirror.mirror_where(target, flipped), flipped
+            flipped = mirrored(self.inference, self.prepare(target, _LNET)[0], self.prepare(source, _LNET)[0])
+        return mirror_where(target, flipped), flipped
 
     def lnet(self, image: Encoded) -> tuple[Tensor, ...]:
         """What the network's `encode` takes for the global level alone."""

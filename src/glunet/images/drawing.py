@@ -1,6 +1,6 @@
 """Pictures of a match for people, in a notebook or a document."""
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -8,14 +8,42 @@ from PIL import Image, ImageDraw
 from glunet.errors import GlunetError
 from glunet.flow.picture import WHEEL, flow_to_rgb, sheet
 
-if TYPE_CHECKING:
-    from glunet.match import Match
-
 LARGEST = 1600  # pixels of a picture's longer side
 _GAP = 12
 
 
-def show(match: "Match") -> Image.Image:
+class Drawable(Protocol):
+    """What pictures and the page need of a `glunet.Match`, which says what each is."""
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, np.ndarray] | None: ...
+    @property
+    def flow(self) -> np.ndarray: ...
+    @property
+    def backward(self) -> np.ndarray | None: ...
+    @property
+    def map(self) -> np.ndarray: ...
+    @property
+    def source_size(self) -> tuple[int, int]: ...
+    @property
+    def target_size(self) -> tuple[int, int]: ...
+    @property
+    def in_view(self) -> np.ndarray: ...
+    @property
+    def confidence(self) -> np.ndarray: ...
+    @property
+    def confidence_kind(self) -> str: ...
+    @property
+    def tolerance(self) -> float: ...
+    @property
+    def verdict(self) -> Any: ...
+    @property
+    def provenance(self) -> Any: ...
+    def warp(self, image: np.ndarray) -> np.ndarray: ...
+    def sample(self, count: int, least: float, seed: int) -> Any: ...
+
+
+def show(match: Drawable) -> Image.Image:
     """All at a glance (`glunet.flow.picture.sheet`); the flow's colours alone, where the images are not known."""
     if match.pictures is None:
         picture = Image.fromarray(flow_to_rgb(match.flow))
@@ -28,7 +56,7 @@ def show(match: "Match") -> Image.Image:
     return sheet(source, target, match.warp(source), match.flow, match.in_view, note)
 
 
-def draw(match: "Match", count: int, least: float, seed: int) -> Image.Image:
+def draw(match: Drawable, count: int, least: float, seed: int) -> Image.Image:
     """Target and source side by side (the wider pair below each other), with lines between what belongs together."""
     if match.pictures is None:
         raise GlunetError("This match does not know its images: draw one that matcher.match has made.")

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from glunet.checkpoint import our_key
 from glunet.errors import GlunetError
-from glunet.weight_files import find, is_safetensors, read_network, read_official, save_weights, sha256
+from glunet.loading import find, is_safetensors, read_network, read_official, save_weights, sha256
+from glunet.network.checkpoint import our_key
 
 Description = dict[str, Any]
 

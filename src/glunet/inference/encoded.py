@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from glunet.images import ImageLike, darker, load_mask, load_with_depth
+from glunet.images.reading import ImageLike, darker, load_mask, load_with_depth
 from glunet.network.family import Network
 from glunet.network.glunet import Features
 
@@ -30,7 +30,7 @@ class Encoded:
         pixels: 1 x 3 x H x W, RGB in 0..255, on the matcher's device.
         valid: H x W bool, or None where all pixels count.
         settings: of the matcher that made it; no other can use it.
-        bits: that its white was taken to have; 0 where the image says it itself (`glunet.images`).
+        bits: that its white was taken to have; 0 where the image says it itself (`glunet.images.reading`).
     """
 
     def __init__(self, pixels: Tensor, valid: np.ndarray | None, settings: object, bits: int = 0) -> None:
@@ -51,7 +51,7 @@ class Encoded:
         """The features in a frame of (height, width), computed at most once.
 
         Args:
-            prepared: called for the network's inputs where they are needed (`glunet.frames.prepare`).
+            prepared: called for the network's inputs where they are needed (`glunet.inference.frames.prepare`).
         """
         if frame in self._features:
             self._features.move_to_end(frame)
@@ -82,8 +82,8 @@ def open_image(image: ImageLike, mask: MaskLike | None, role: str, device: torch
     """An image with its mask; what the mask leaves out is filled with the mean colour of the rest.
 
     Args:
-        image: see `glunet.images`.
-        mask: where the image is valid, see `glunet.images.load_mask`; None for everywhere.
+        image: see `glunet.images.reading`.
+        mask: where the image is valid, see `glunet.images.reading.load_mask`; None for everywhere.
         role: "source" or "target", for messages.
 
     Raises:

@@ -19,7 +19,7 @@ def mirrored(network: Network, target: Tensor, source: Tensor) -> Tensor:
 
     Args:
         network: any with a global level.
-        target, source: B x 3 x 256 x 256, normalised (`glunet.frames.prepare`).
+        target, source: B x 3 x 256 x 256, normalised (`glunet.inference.frames.prepare`).
 
     Returns:
         B, bool.

@@ -13,18 +13,15 @@ import json
 import os
 import zlib
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, features
 
-from glunet.confidence import tolerance
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.flow.picture import flow_to_rgb, wheel_picture
-
-if TYPE_CHECKING:
-    from glunet.match import Match
+from glunet.images.drawing import Drawable
 
 LONGEST = 1280  # pixels of the longer side, of what a page shows
 STEP = 1 / 8  # px
@@ -36,14 +33,14 @@ Sizes = tuple[tuple[int, int], tuple[int, int]]
 
 
 def page(
-    match: "Match", names: tuple[str, str] = ("source", "target"), sizes: Sizes | None = None, longest: int = LONGEST
+    match: Drawable, names: tuple[str, str] = ("source", "target"), sizes: Sizes | None = None, longest: int = LONGEST
 ) -> str:
     """The page of a match, HTML; arguments and errors as for `payload`."""
     shown = payload(match, names, sizes, longest)
     return build(f"{names[1]} in {names[0]}", shown)
 
 
-def write_page(path: str | os.PathLike[str], match: "Match", names: tuple[str, str] = ("source", "target")) -> None:
+def write_page(path: str | os.PathLike[str], match: Drawable, names: tuple[str, str] = ("source", "target")) -> None:
     """Writes `page`, whole or not at all.
 
     Raises:
@@ -55,7 +52,7 @@ def write_page(path: str | os.PathLike[str], match: "Match", names: tuple[str, s
 
 
 def payload(
-    match: "Match", names: tuple[str, str] = ("source", "target"), sizes: Sizes | None = None, longest: int = LONGEST
+    match: Drawable, names: tuple[str, str] = ("source", "target"), sizes: Sizes | None = None, longest: int = LONGEST
 ) -> dict[str, Any]:
     """What a page knows of a match, for JSON. All coordinates are pixels of the original images.
 
@@ -114,7 +111,7 @@ def payload(
         "rim": round(rim, 1),
         "confidence": {
             "kind": match.confidence_kind,
-            "within": round(tolerance(match.target_size) * original[1][1] / match.target_size[1], 1),
+            "within": round(match.tolerance * original[1][1] / match.target_size[1], 1),
             "least": 0 if in_view else round(100 * LEAST),
         },
         "verdict": {"same": None if in_view else match.verdict.same, "text": _verdict(match)},
@@ -169,7 +166,7 @@ def build(title: str, shown: dict[str, Any] | None, served: dict[str, Any] | Non
         shown: a `payload`; None for a page that has none yet.
         served: settings for a page from the server, which takes uploads; None for one that stands alone.
     """
-    parts = resources.files("glunet.view")
+    parts = resources.files("glunet.images")
     style = (parts / "page.css").read_text(encoding="utf-8")
     names = ("inflate.js", "page.js", *(("upload.js",) if served is not None else ()))
     scripts = [(parts / name).read_text(encoding="utf-8") for name in names]
@@ -246,7 +243,7 @@ def _address(picture: Image.Image, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _verdict(match: "Match") -> str:
+def _verdict(match: Drawable) -> str:
     if match.confidence_kind == "in view":
         return "no verdict: matched in one direction only"
     return str(match.verdict)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from glunet.errors import GlunetError
-from glunet.frames import hnet_size
+from glunet.inference.frames import hnet_size
 
 # Bytes beside the network itself: fixed, for each pixel of the H-Net frame, and for each pixel of the two images. With
 # torch 2.13 on a CPU the peak lay 0.32 GB (520 x 520), 0.92 GB (1000 x 1000), 1.86 GB (2000 x 1040) and, for a source

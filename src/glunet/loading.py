@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from glunet._version import __version__
-from glunet.checkpoint import bare_state, is_official, official_config, our_state
-from glunet.confidence import Calibration
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
+from glunet.inference.confidence import Calibration
+from glunet.inference.speed import Speed, own_state
+from glunet.network.checkpoint import bare_state, is_official, official_config, our_state
 from glunet.network.family import Config, Network, build, configure
 from glunet.network.glunet import GLUNet, GLUNetConfig
-from glunet.speed import Speed, own_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,11 +76,12 @@ def load(
         iterative_refinement: extra levels between L-Net and H-Net for large images; None takes what the weights were
             made for (on for official checkpoints).
         pyramid: instead of extra levels, match smaller copies of large images first and start from their flow (1088 px
-            and more, `glunet.frames.pyramid`); None takes what the weights were made for (off for official
+            and more, `glunet.inference.frames.pyramid`); None takes what the weights were made for (off for official
             checkpoints).
         passes: how often each local level goes over its flow (`GLUNet.decode`); None takes what the weights were made
             for (1 for official checkpoints).
-        flipping: try each pair with the target mirrored as well: for two objects of one kind (`glunet.flipping`).
+        flipping: try each pair with the target mirrored as well: for two objects of one kind
+            (`glunet.inference.flipping`).
         speed: "auto" (and its synonym "fast") computes in bfloat16 (float16 on a GPU without it) where that is measured
             to be faster on this device, for a flow that differs by some hundredths of a pixel, and else in float32;
             "exact" in float32 throughout (docs/speed.md). None takes what the weights were made for ("exact" for

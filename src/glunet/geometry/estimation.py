@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from glunet.errors import GlunetError
-from glunet.points import Correspondences
+from glunet.geometry.points import Correspondences
 
 Name = Literal["homography", "fundamental", "essential"]
 FEWEST = {"homography": 4, "fundamental": 8, "essential": 5}

@@ -1,0 +1,1 @@
+"""Points, and the homographies and cameras that they agree on."""
