@@ -24,6 +24,16 @@ GAIN = (
     ("dc_conv", 1.1),
 )
 
+# The values of GOCor's parameters, from normal numbers and their bins' distances.
+GOCOR = {
+    "log_step_length": lambda n, distance: 0.1 * n,
+    "filter_reg": lambda n, distance: 0.01 * (1 + 0.1 * n),
+    "target_bg": lambda n, distance: 0.05 * n,
+    "label_map_predictor": lambda n, distance: np.exp(-0.5 * distance**2) + 0.05 * n,
+    "spatial_weight_predictor": lambda n, distance: 1 + 0.1 * n,
+    "reg_layer": lambda n, distance: 0.05 * n,
+}
+
 
 def weight(key: str, shape: tuple[int, ...]) -> torch.Tensor:
     """The tensor called `key`: normal numbers seeded by the name, scaled so that every level moves the flow visibly."""
@@ -35,6 +45,11 @@ def weight(key: str, shape: tuple[int, ...]) -> torch.Tensor:
         values = 0.01 * n
     elif leaf == "running_var":
         values = 1 + 0.1 * np.abs(n)
+    elif leaf in GOCOR or key.split(".")[-2] in GOCOR:
+        distance = 0.5 * np.arange(shape[1] if len(shape) == 4 else 1).reshape(1, -1, 1, 1)
+        values = GOCOR[leaf if leaf in GOCOR else key.split(".")[-2]](n, distance)
+    elif "target_mask_predictor" in key:
+        values = 4 * np.tanh(2 - 0.5 * np.arange(shape[1]).reshape(1, -1, 1, 1)) + 0.1 * n
     elif len(shape) < 2:
         values = 1 + 0.1 * n
     else:

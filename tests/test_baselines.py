@@ -9,12 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from glunet import GlunetError, speed
+from glunet import GlunetError
 from glunet.evaluation import encoding, tables
 from glunet.evaluation.baselines import Dis, Farneback, Identity, SiftHomography
 from glunet.evaluation.datasets import benchmark
 from glunet.evaluation.methods import Glunet, Raft, code_version, method
 from glunet.evaluation.run import evaluate
+from glunet.inference import speed
 from glunet.matcher import Matcher
 from glunet.network.glunet import GLUNet, GLUNetConfig
 from made_up import GREY, dataset, pair

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 STRIDES = {"flow": 8, "flow1": 4, "flow2": 4, "flow3": 2, "flow4": 1}  # more for wide images
-KEPT = ("flow", "flow1", "flow2", "flow3", "flow4", "extra0_flow", "corr4", "corr3")
+KEPT = ("flow", "flow1", "flow2", "flow3", "flow4", "extra0_flow", "corr4", "corr3", "flow_iter3_7")
+KEPT += ("p_r", "p_r_iter3_7", *(f"{name}{level}" for name in ("log_var", "weight") for level in (4, 3, 2, 1)))
 
 
 def main(golden: str, out: str, *names: str) -> None:

@@ -30,6 +30,7 @@ from glunet.inference.confidence import (
     tolerance,
 )
 from glunet.inference.search import Found
+from glunet.network.pdcnet import Mixture
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ class Match:
         source_valid, target_valid: the masks that came with the images, H x W bool; None where all pixels count.
         pictures: source and target, H x W x 3 uint8, to be shown; None where they are not known.
         found: what the search did; None where there was none.
+        mixture: (H_target, W_target, 3) float32, the network's own uncertainty: the natural logarithm of the larger of
+            two variances (square pixels; the other is 1) and the logits of both components' weights, the small one's
+            first (`glunet.network.pdcnet`). None for networks that do not predict it.
     """
 
     flow: np.ndarray
@@ -82,6 +86,7 @@ class Match:
     target_valid: np.ndarray | None = None
     pictures: tuple[np.ndarray, np.ndarray] | None = None
     found: Found | None = None
+    mixture: np.ndarray | None = None
 
     @property
     def target_size(self) -> tuple[int, int]:
@@ -134,8 +139,12 @@ class Match:
         - "calibrated": the share of such pixels that are visible in the source and found within 1 px or 1 % of the
           longer side, whichever is more, as measured on synthetic scenes;
         - "consistency": 1 / (1 + round trip in pixels): an order, not a probability;
-        - "in view": 1 where the flow points into the source, else 0; no way back was computed.
+        - "in view": 1 where the flow points into the source, else 0; no way back was computed;
+        - "predicted": P_1, the probability by the network's own mixture that the flow is right to within 1 px in x and
+          in y (PDC-Net equation 8).
         """
+        if self.mixture is not None:
+            return "predicted"
         if self.backward is None:
             return "in view"
         return "consistency" if self.calibration is None else "calibrated"
@@ -144,6 +153,8 @@ class Match:
     def confidence(self) -> np.ndarray:
         """(H_target, W_target) float32, 0..1; 0 out of view and where not valid. `confidence_kind` says what it is."""
         known = self.in_view if self.target_valid is None else self.in_view & self.target_valid
+        if self.mixture is not None:
+            return np.where(known, self.probability(), 0).astype(np.float32)
         if self.backward is None:
             return known.astype(np.float32)
         if self.calibration is None:
@@ -154,6 +165,32 @@ class Match:
             median = pair_median(trip[counted], self.in_view[counted])
             value = self.calibration.with_median(trip, median)
         return np.where(known, value, 0).astype(np.float32)
+
+    def probability(self, radius: float = 1.0) -> np.ndarray:
+        """P_R: that the flow is right to within `radius` pixels in x and in y, (H_target, W_target) float32, 0..1.
+
+        As the network predicts it (PDC-Net equation 8), whatever search and polish did to the flow afterwards.
+
+        Raises:
+            GlunetError: for a network that predicts no mixture, or a radius that is not positive.
+        """
+        if not radius > 0:
+            raise GlunetError(f"The probability of being within {radius} px was asked for: ask for more than 0 px.")
+        return self._mixture().probability(radius)[0].numpy()
+
+    @cached_property
+    def variance(self) -> np.ndarray:
+        """Of the flow's error in x, and as much in y, as the network predicts it, (H_target, W_target), square pixels.
+
+        Raises:
+            GlunetError: for a network that predicts no mixture.
+        """
+        return self._mixture().variance()[0].numpy()
+
+    def _mixture(self) -> Mixture:
+        if self.mixture is None:
+            raise GlunetError("This network predicts no variance (PDC-Net does): its confidence is `match.confidence`.")
+        return Mixture.unpacked(flow_tensor(self.mixture))
 
     @cached_property
     def verdict(self) -> Verdict:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from glunet.inference import passes as networks
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import Calibration
 from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image, together
-from glunet.inference.flipping import unmirror_backward, unmirror_flow
+from glunet.inference.flipping import mirror_where, unmirror_backward, unmirror_flow
 from glunet.inference.hypotheses import PointSource
 from glunet.inference.likeness import Views, threads, views
 from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
@@ -31,6 +31,20 @@ from glunet.network.glunet import GLUNetConfig
 logger = logging.getLogger(__name__)
 
 _LARGE = 768 * 768  # pixels of a frame from which on the two directions are decoded one after the other
+
+
+class Ways(NamedTuple):
+    """What the network says of one pair.
+
+    Attributes:
+        flow: H x W x 2 float32, target into source, pixels.
+        backward: H_source x W_source x 2, the way back; None where it was not asked for.
+        mixture: H x W x 3, as `Match.mixture`; None for networks that do not predict it.
+    """
+
+    flow: np.ndarray
+    backward: np.ndarray | None
+    mixture: np.ndarray | None
 
 
 class Matcher:
@@ -308,7 +322,7 @@ class Matcher:
                         before[name] = made[-1]
                 return made
 
-            flow = self.computation.flow(pair, target_size, source_size, frame)
+            flow = self.computation.flow(pair, target_size, source_size, frame)[:, :2]
             return flow if flipped is None else unmirror_flow(flow, flipped)
 
     @own_state()
@@ -340,14 +354,14 @@ class Matcher:
         self,
         source: Encoded,
         target: Encoded,
-        way: tuple[np.ndarray, np.ndarray | None],
+        way: Ways,
         both: bool,
         tile: int | None,
         search: Search,
         polished: Polish,
     ) -> Match:
         """The match of one pair, from what the network's first pass says of it."""
-        flow, backward = way
+        flow, backward, mixture = way.flow, way.backward, way.mixture
         found: Found | None = None
         if search != "none" or polished:
             seen = _views(source, target)
@@ -356,7 +370,9 @@ class Matcher:
 
             def again(matrix: np.ndarray) -> TwoWay:
                 warped = networks.warped(source, matrix, target.size)
-                return TwoWay(*self._network_ways([warped], [target], True, tile)[0])  # type: ignore[arg-type]
+                way = self._network_ways([warped], [target], True, tile)[0]
+                assert way.backward is not None
+                return TwoWay(way.flow, way.backward)
 
             scores = partial(networks.global_scores, self.computation, source, target)
             searcher = Searcher(
@@ -383,13 +399,14 @@ class Matcher:
             target.valid,
             (source.picture, target.picture),
             found,
+            mixture,
         )
 
     @torch.inference_mode()
     def _network_ways(
         self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None
-    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """The network's flow of each pair, H x W x 2 float32, and the one back, or None."""
+    ) -> list["Ways"]:
+        """The network's answer for each pair."""
         source_size, target_size = sources[0].size, targets[0].size
         frame = self._frame(target_size)
         backward: Tensor | None = None
@@ -414,12 +431,17 @@ class Matcher:
                 flow = self.computation.flow(pair, target_size, source_size, frame, tile)
                 if both:
                     backward = self.computation.flow(lambda at: pair(at)[::-1], source_size, target_size, frame, tile)
+            mixtures = flow[:, 2:]
+            flow = flow[:, :2]
             if flipped is not None:
                 flow = unmirror_flow(flow, flipped)
+                mixtures = mirror_where(mixtures, flipped)
                 if backward is not None:
                     backward = unmirror_backward(backward, flipped, target_size[1])
-        back = _arrays(backward) if backward is not None else [None] * len(targets)
-        return list(zip(_arrays(flow), back, strict=True))
+        none: list[None] = [None] * len(targets)
+        back = _arrays(backward[:, :2]) if backward is not None else none
+        mixed = _arrays(mixtures) if mixtures.shape[1] else none
+        return [Ways(*way) for way in zip(_arrays(flow), back, mixed, strict=True)]
 
     def _frame(self, target_size: tuple[int, int]) -> tuple[int, int]:
         return self.computation.framing.size(*target_size)
@@ -442,7 +464,7 @@ class Matcher:
         if available is None or self._needed(source_size, target_size, 1, both) <= available:
             return None
         side = None
-        if isinstance(self.computation.config, GLUNetConfig):
+        if self.computation.config.network in tiles.NETWORKS:
             side = tiles.fitting_side(source_size, target_size, self._frame(target_size), available)
         if side is None:
             limit = f"{human(available)} is available on {self.device}"

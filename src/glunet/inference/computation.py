@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glunet.flow.geometry import frame_flow_to_source, scale_flow
+from glunet.flow.geometry import frame_flow_to_source, resize_bilinear, scale_flow
 from glunet.inference import frames, memory, speed, tiles
 from glunet.inference.encoded import Encoded, together
 from glunet.inference.flipping import mirror_where, mirrored
@@ -52,9 +52,9 @@ class Computation:
         self._again = again
         self.uint8_truncation = uint8_truncation
         self.framing = frames.FRAMINGS[self.config.network]
-        self.iterative_refinement = iterative_refinement and self.framing.lnet
-        self.pyramid = pyramid and self.framing.lnet
-        self.passes = passes if self.framing.lnet else 1
+        self.iterative_refinement = iterative_refinement and self.framing.again
+        self.pyramid = pyramid and self.framing.again
+        self.passes = passes if self.framing.again else 1
         self._inference: Network | None = None
         self._made_of: object = None
 
@@ -140,6 +140,8 @@ class Computation:
     def flow(self, pair: Pair, size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
         """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W.
 
+        For a network that predicts it, with its packed mixture (`glunet.network.pdcnet`) as three more channels.
+
         Args:
             pair: makes the features on the grid of `size`, and the other image's, in a frame, or in several, coarse to
                 fine. They are taken out of its list, and the memory of those that nobody else holds is free again
@@ -191,4 +193,7 @@ class Computation:
             return network.decode(pair.pop(0), pair.pop(0), extra, **again)[-1]
 
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:
-        return frame_flow_to_source(frames.finish(last, size, frame), other_size)
+        flow = frame_flow_to_source(frames.finish(last[:, :2], size, frame), other_size)
+        if last.shape[1] == 2:
+            return flow
+        return torch.cat((flow, resize_bilinear(last[:, 2:], size)), dim=1)

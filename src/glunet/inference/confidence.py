@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glunet.flow import geometry
 
-Kind = Literal["calibrated", "consistency", "in view"]
+Kind = Literal["calibrated", "consistency", "in view", "predicted"]
 
 
 def tolerance(size: tuple[int, int]) -> float:

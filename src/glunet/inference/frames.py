@@ -53,19 +53,23 @@ class Framing:
 
     Attributes:
         size: from (height, width) of the target to that of the frame in whose pixels the network's answer is.
-        lnet: whether it sees a 256 x 256 copy as well, and knows extra levels between the two.
+        lnet: whether it sees a 256 x 256 copy as well.
+        again: whether it knows extra levels, several passes and a pyramid.
     """
 
     size: Callable[[int, int], tuple[int, int]]
     lnet: bool
+    again: bool
 
 
 FRAMINGS = {
-    "glunet": Framing(hnet_size, True),
-    "semantic-glunet": Framing(hnet_size, True),
-    "local-net": Framing(local_size, False),
-    "global-net": Framing(fixed_size, False),
-    "glocal-net": Framing(fixed_size, False),
+    "glunet": Framing(hnet_size, True, True),
+    "semantic-glunet": Framing(hnet_size, True, True),
+    "glunet-gocor": Framing(hnet_size, True, True),
+    "pdc-net": Framing(hnet_size, True, False),
+    "local-net": Framing(local_size, False, False),
+    "global-net": Framing(fixed_size, False, False),
+    "glocal-net": Framing(fixed_size, False, False),
 }
 
 

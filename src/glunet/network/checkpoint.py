@@ -15,9 +15,11 @@ RENAMED = (
     (r"^deconv(\d)\.", r"upsample_flow\1."),
     (r"^upfeat(\d)\.", r"upsample_features\1."),
     (r"^l_dc_conv(\d)\.", r"refinement1.conv\1."),
+    (r"^corr\.corr_module\.filter_(initializer|optimizer)\.", "global_gocor."),
+    (r"^local_corr\.filter_(initializer|optimizer)\.", "local_gocor."),
 )
 # The level of the refinement network that official keys call `dc_conv`.
-REFINED = {"glunet": 3, "semantic-glunet": 3, "local-net": 2, "global-net": 2, "glocal-net": 2}
+REFINED = {"local-net": 2, "global-net": 2, "glocal-net": 2}  # and 3 in all others
 # Layers that official checkpoints hold and their networks never use.
 UNUSED = {"global-net": ("deconv2.",), "glocal-net": ("deconv2.",)}
 
@@ -26,7 +28,7 @@ def our_key(official: str, network: str = "glunet") -> str | None:
     """The name of an official checkpoint's tensor in our network of this name; None if the network never uses it."""
     if official.startswith(UNUSED.get(network, ())):
         return None
-    for pattern, name in (*RENAMED, (r"^dc_conv(\d)\.", rf"refinement{REFINED[network]}.conv\1.")):
+    for pattern, name in (*RENAMED, (r"^dc_conv(\d)\.", rf"refinement{REFINED.get(network, 3)}.conv\1.")):
         renamed, found = re.subn(pattern, name, official)
         if found:
             return renamed
@@ -65,8 +67,15 @@ def official_config(state: Mapping[str, Tensor]) -> Config:
         # Decoder3 reads a local correlation and a flow (83 channels), or the features of both images and a flow (514).
         first = state.get("decoder3.conv_0.0.weight")
         return configure("global-net" if first is not None and first.shape[1] == 514 else "glocal-net")
+    kinds = {
+        "NeighConsensus.": "semantic-glunet",
+        "uncertainty_decoder": "pdc-net",
+        "corr_uncertainty_decoder": "pdc-net",
+        "corr.corr_module.": "glunet-gocor",
+        "local_corr.": "glunet-gocor",
+    }
     return configure(
-        "semantic-glunet" if any(key.startswith("NeighConsensus.") for key in state) else "glunet",
+        next((kind for part, kind in kinds.items() if any(key.startswith(part) for key in state)), "glunet"),
         decoder="residual" if "decoder3.conv0_skip.0.weight" in state else "dense",
         mapping_decoder="residual" if "decoder4.conv0_skip.0.weight" in state else "dense",
         upsampling="transposed" if "deconv4.weight" in state else "bilinear",

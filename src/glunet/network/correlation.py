@@ -102,6 +102,38 @@ def plain_local_correlation(target: Tensor, source: Tensor, radius: int) -> Tens
     return out[..., :width] / channels
 
 
+def local_correlation_transposed(scores: Tensor, source: Tensor, radius: int) -> Tensor:
+    """The transpose of `local_correlation` in its first argument, which is also its gradient (SPEC 12.1).
+
+    out[c, y, x] = 1/C sum_k scores[k, y, x] * source[c, y + dy, x + dx], k as there.
+
+    Args:
+        scores: B x (2 * radius + 1)^2 x H x W.
+        source: B x C x H x W.
+
+    Returns:
+        B x C x H x W.
+    """
+    batch, channels, height, width = source.shape
+    diameter = 2 * radius + 1
+    tile = 16
+    tiles = -(-width // tile)
+    window = tile + 2 * radius
+    fill = tiles * tile - width
+    padded = F.pad(source.permute(0, 2, 3, 1), (0, 0, radius, fill + radius, radius, radius))
+    windows = padded.unfold(2, window, tile)
+    rows = F.pad(scores, (0, fill)).view(batch, diameter, diameter, height, tiles, tile).permute(0, 3, 4, 5, 1, 2)
+    out = source.new_zeros(batch * height * tiles, tile, channels)
+    for dy in range(diameter):
+        right = windows[:, dy : dy + height].reshape(-1, channels, window)
+        # The diagonals of `plain_local_correlation`, put back: rows one longer than they are, cut to size.
+        band = F.pad(rows[..., dy, :].reshape(-1, tile, diameter), (0, window + 1 - diameter))
+        band = band.flatten(1)[:, : tile * window].view(-1, tile, window)
+        out = torch.baddbmm(out, band, right.transpose(1, 2))
+    out = out.view(batch, height, tiles * tile, channels)[:, :, :width]
+    return out.permute(0, 3, 1, 2) / channels
+
+
 @cache
 def triton_is_there() -> bool:
     """Whether Triton is installed, which PyTorch's builds for CUDA bring along."""

@@ -3,6 +3,8 @@
 from typing import Any
 
 from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.network.gocor import GOCorGLUNet
+from glunet.network.pdcnet import PDCNet
 from glunet.network.semantic import SemanticGLUNet
 from glunet.network.threelevel import ThreeLevelConfig, ThreeLevelNet
 
@@ -12,6 +14,8 @@ Network = GLUNet | ThreeLevelNet  # the semantic network is a GLUNet
 FAMILY: dict[str, type[GLUNet] | type[ThreeLevelNet]] = {
     "glunet": GLUNet,
     "semantic-glunet": SemanticGLUNet,
+    "glunet-gocor": GOCorGLUNet,
+    "pdc-net": PDCNet,
     "local-net": ThreeLevelNet,
     "global-net": ThreeLevelNet,
     "glocal-net": ThreeLevelNet,

@@ -44,6 +44,7 @@ class GLUNetConfig:
         radius: of the local correlations.
         mutual: mutual matching in the global correlation; the semantic network has neighbourhood consensus instead.
         network: its name (`glunet.network.family`).
+        global_iterations, local_iterations: steps of GOCor's optimisers, in networks that have them (SPEC 12).
     """
 
     decoder: Literal["dense", "residual"] = "dense"
@@ -51,7 +52,9 @@ class GLUNetConfig:
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     radius: int = 4
     mutual: bool = True
-    network: Literal["glunet", "semantic-glunet"] = "glunet"
+    network: Literal["glunet", "semantic-glunet", "glunet-gocor", "pdc-net"] = "glunet"
+    global_iterations: int = 3
+    local_iterations: int = 3
 
 
 class Features(NamedTuple):

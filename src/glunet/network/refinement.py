@@ -20,6 +20,10 @@ class Refinement(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x inputs x h x w -> B x 2 x h x w, in pixels of the frame."""
-        for i in range(1, 8):
+        return self.features_and_flow(x)[1]
+
+    def features_and_flow(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, with the features that the flow is read from before it: B x 32 x h x w."""
+        for i in range(1, 7):
             x = self.get_submodule(f"conv{i}")(x)
-        return x
+        return x, self.conv7(x)
