@@ -105,7 +105,7 @@ def inputs() -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("iterations", [3, 7])
 def test_golden(checkpoint: Path, iterations: int):
-    network, metadata = read_weights(checkpoint)
+    network, _ = read_weights(checkpoint)
     assert network.config.network == "glunet-gocor"
     changed = build(dataclasses.replace(network.config, local_iterations=iterations)).eval()
     changed.load_state_dict(network.state_dict())

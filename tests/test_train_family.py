@@ -43,7 +43,7 @@ def quick(name: str, steps: int, **changes: object) -> Settings:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", LEVELS)
 def test_every_stage_runs_and_the_weights_match(name: str, tmp_path: Path) -> None:
     numbers = train(Noise(), Noise(4), tmp_path, quick(name, 4))
     assert {f"aepe{level}" for level in LEVELS[name]} <= numbers.keys()
@@ -60,7 +60,7 @@ def test_every_stage_runs_and_the_weights_match(name: str, tmp_path: Path) -> No
     assert np.isfinite(flow).all()
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", LEVELS)
 def test_the_loss_falls(name: str) -> None:
     """Ten steps on two pairs, the loss on all levels."""
     torch.manual_seed(0)
@@ -91,7 +91,7 @@ def test_an_encoder_may_learn_too(name: str, tmp_path: Path) -> None:
     assert any(not torch.allclose(learned[key], value, atol=2e-4) for key, value in encoder_state().items())
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", LEVELS)
 def test_a_pool_serves_every_network(name: str) -> None:
     """What a network makes of the pool's features is what it encodes itself."""
     torch.manual_seed(0)
@@ -119,12 +119,12 @@ def test_validation_sees_all_networks_on_the_same_pairs() -> None:
     torch.manual_seed(0)
     encoder = encoder_alone(build(configure("glunet")).encoder, torch.float32)
     pairs = fixed_pairs(encoder, Noise(4), 4)
-    motion = {validate(build(configure(name)).eval(), pairs)["motion"] for name in FAMILY}
+    motion = {validate(build(configure(name)).eval(), pairs)["motion"] for name in LEVELS}
     assert len(motion) == 1, "the finest grid of all is 64 x 64"
 
 
 def test_a_recipe_that_does_not_fit_is_said(tmp_path: Path) -> None:
-    for name in FAMILY:
+    for name in LEVELS:
         for recipe in RECIPES.values():
             check_fit(for_network(recipe, name))
     wrong = dataclasses.replace(RECIPES["full"], config=configure("local-net"))

@@ -20,10 +20,11 @@ from glunet._version import __version__
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.inference.confidence import Calibration
+from glunet.inference.frames import FRAMINGS
 from glunet.inference.speed import Speed, own_state
 from glunet.network.checkpoint import bare_state, is_official, official_config, our_state
 from glunet.network.family import Config, Network, build, configure
-from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.network.glunet import GLUNet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,7 +192,7 @@ def _read(name: str | Path) -> tuple[Network, dict[str, Any], Path]:
         config = official_config(state)
         state = our_state(state, config.network)
         # Their scripts have it on, where the network knows extra levels.
-        metadata = {"iterative_refinement": isinstance(config, GLUNetConfig)}
+        metadata = {"iterative_refinement": FRAMINGS[config.network].again}
     with _Undrawn():
         network = build(config)
     _load_whole(network, state, path)

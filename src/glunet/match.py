@@ -169,7 +169,8 @@ class Match:
     def probability(self, radius: float = 1.0) -> np.ndarray:
         """P_R: that the flow is right to within `radius` pixels in x and in y, (H_target, W_target) float32, 0..1.
 
-        As the network predicts it (PDC-Net equation 8), whatever search and polish did to the flow afterwards.
+        As the network predicts it (PDC-Net equation 8); polish, which moves the flow by fractions of a pixel, changes
+        nothing of it, and where a search found another flow it is not known.
 
         Raises:
             GlunetError: for a network that predicts no mixture, or a radius that is not positive.

@@ -385,6 +385,8 @@ class Matcher:
             )
             with threads():
                 (flow, backward), found = searcher(TwoWay(flow, backward))
+            if found.hypothesis:
+                mixture = None  # it is of a flow that is no longer there
         if polished:
             with threads():
                 if polished is True or looks_alike(flow, seen):

@@ -155,14 +155,18 @@ def _network(name: str | None, init: str | None) -> str:
     """The name of the network to train; what the weights to start from are, unless it is said."""
     from glunet.loading import read_network
     from glunet.network.family import FAMILY
+    from glunet.training.recipes import LEVELS
 
     if name is not None and name not in FAMILY:
-        raise GlunetError(f"Network '{name}' is unknown; expected one of {', '.join(FAMILY)}.")
+        raise GlunetError(f"Network '{name}' is unknown; expected one of {', '.join(LEVELS)}.")
     # A mistake is said before there is a folder of a run.
     there = "glunet" if init is None else read_network(init)[0].config.network
     if init is not None and name not in (None, there) and (there, name) != ("glunet", "semantic-glunet"):
         raise GlunetError(f"Weights '{init}' are {there}'s; leave --network out, or give weights of {name}'s.")
-    return name or there
+    name = name or there
+    if name not in LEVELS:
+        raise GlunetError(f"{name} can be matched with but not trained; expected one of {', '.join(LEVELS)}.")
+    return name
 
 
 def _photographs(
