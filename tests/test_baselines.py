@@ -158,7 +158,7 @@ def test_sets_of_objects_of_one_kind_are_tried_mirrored(matcher: Matcher) -> Non
     plain, flipping = dataset([images]), dataset([images], flipping=True)
     glunet = Glunet(matcher)
     assert evaluate(flipping, glunet).identity == f"{evaluate(plain, glunet).identity}-flipping"
-    assert not glunet.matcher.flipping
+    assert not glunet.matcher.settings.flipping
     assert benchmark("tss").flipping
     assert evaluate(flipping, Identity()).identity == Identity.identity
 

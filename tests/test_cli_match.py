@@ -79,7 +79,7 @@ def test_passes_and_pyramid_are_asked_for_and_told(run, pair, tmp_path):
     assert (settings["passes"], settings["pyramid"]) == (2, True)
     code, _, errors = run("match", *pair, "--out", tmp_path / "none", "--passes", 0)
     assert code != 0
-    assert "1 (the paper's) or more" in errors
+    assert "1 (as in the paper) or more" in errors
     assert not (tmp_path / "none").exists()
 
 

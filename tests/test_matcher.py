@@ -96,7 +96,8 @@ def test_pyramid_and_passes_are_off_unless_asked_for():
         match = matcher(**settings).match(*images)
         assert match.metadata()["settings"].items() >= settings.items()
         assert np.abs(match.flow - paper.flow).mean() > 0.1
-        assert matcher(**settings).at("exact").match(*images).metadata()["settings"] == match.metadata()["settings"]
+        again = matcher(**settings).with_(speed="exact")
+        assert again.match(*images).metadata()["settings"] == match.metadata()["settings"]
     assert np.array_equal(matcher(pyramid=True).match(*small).flow, matcher().match(*small).flow)
     with pytest.raises(GlunetError, match="0 passes"):
         matcher(passes=0)

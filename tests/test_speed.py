@@ -78,9 +78,9 @@ def test_another_speed_is_refused() -> None:
 
 
 def test_a_matcher_at_another_speed_is_of_the_same_network() -> None:
-    quick = matcher(uint8_truncation=True).at("fast")
+    quick = matcher(uint8_truncation=True).with_(speed="fast")
     assert quick.network is network()
-    assert quick.computation.speed == "fast"
+    assert quick.settings.speed == "fast"
     assert quick.provenance.settings["uint8_truncation"] is True
 
 
@@ -102,15 +102,15 @@ def test_glunet_load_takes_a_speed() -> None:
     here = "fast" if speed.bfloat16_pays(torch.device("cpu")) else "exact"
     for asked in ("fast", "auto", None):
         made = glunet.load(device="cpu", speed=asked)
-        assert made.computation.speed == here
+        assert made.settings.speed == here
         assert made.provenance.settings.get("speed", "exact") == here
-    assert glunet.load(device="cpu", speed="exact").computation.speed == "exact"
+    assert glunet.load(device="cpu", speed="exact").settings.speed == "exact"
 
 
 def test_where_bfloat16_does_not_pay_auto_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "bfloat16_pays", lambda device: False)
     made = glunet.load(device="cpu", speed="auto")
-    assert made.computation.speed == "exact"
+    assert made.settings.speed == "exact"
     assert "speed" not in made.provenance.settings
 
 

@@ -21,7 +21,8 @@ from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.inference.confidence import Calibration
 from glunet.inference.frames import FRAMINGS
-from glunet.inference.speed import Speed, own_state
+from glunet.inference.settings import Settings
+from glunet.inference.speed import own_state
 from glunet.network.checkpoint import bare_state, is_official, official_config, our_state
 from glunet.network.family import Config, Network, build, configure
 from glunet.network.glunet import GLUNet
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glunet.inference.hypotheses import PointSource
-    from glunet.inference.polish import Polish
-    from glunet.inference.search import Search
     from glunet.matcher import Matcher
 
 DEFAULT = "glunet"
@@ -56,15 +55,8 @@ def weights() -> dict[str, dict[str, Any]]:
 def load(
     name: str | Path = DEFAULT,
     device: str | torch.device | None = None,
-    uint8_truncation: bool = False,
-    iterative_refinement: bool | None = None,
-    pyramid: bool | None = None,
-    passes: int | None = None,
-    flipping: bool = False,
-    speed: Speed | None = None,
-    search: "Search | None" = None,
-    polish: "Polish | None" = None,
     points: "PointSource | Sequence[PointSource]" = (),
+    **settings: Any,
 ) -> "Matcher":
     """A matcher, ready to use; nothing is downloaded.
 
@@ -72,63 +64,28 @@ def load(
         name: the name of weights in the package (`weights()` lists them), a file of ours (.safetensors), or an official
             checkpoint (.pth), told apart by their content.
         device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
-        uint8_truncation: cut resized grey levels to whole numbers as the first public implementation does; an official
-            checkpoint's keys cannot tell whether it was trained so.
-        iterative_refinement: extra levels between L-Net and H-Net for large images; None takes what the weights were
-            made for (on for official checkpoints).
-        pyramid: instead of extra levels, match smaller copies of large images first and start from their flow (1088 px
-            and more, `glunet.inference.frames.pyramid`); None takes what the weights were made for (off for official
-            checkpoints).
-        passes: how often each local level goes over its flow (`GLUNet.decode`); None takes what the weights were made
-            for (1 for official checkpoints).
-        flipping: try each pair with the target mirrored as well: for two objects of one kind
-            (`glunet.inference.flipping`).
-        speed: "auto" (and its synonym "fast") computes in bfloat16 (float16 on a GPU without it) where that is measured
-            to be faster on this device, for a flow that differs by some hundredths of a pixel, and else in float32;
-            "exact" in float32 throughout (docs/speed.md). None takes what the weights were made for ("exact" for
-            official checkpoints).
-        search: "auto" finds pairs that one pass of the network loses: keypoints are asked on every pair, and further
-            hypotheses tried on those that agree badly with themselves (`glunet.inference.search`); "full" tries every
-            one; "none" is the network's one pass. None takes what the weights were made for ("none" for official
-            checkpoints).
-        polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`),
-            True everywhere, False not at all. None takes what the weights were made for (False for official ones).
         points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
             target (H x W x 3 uint8, RGB) to N x 2 points of the source and N x 2 of the target, in pixels.
+        settings: how to match, by name: uint8_truncation, flipping, iterative_refinement, pyramid, passes, speed,
+            search and polish (`glunet.inference.settings.Settings` says what each is). What is left out, or None, is
+            what the weights were made for; for official checkpoints the published protocol.
 
     Raises:
-        GlunetError: if there are no such weights, the file is none of ours or damaged, or the device is not there.
+        TypeError: for a setting that there is not.
+        GlunetError: a value that a setting cannot have; if there are no such weights, the file is none of ours or
+            damaged, or the device is not there.
     """
     from glunet.matcher import Matcher
 
     with torch.inference_mode(False):
         network, metadata, path = _read(name)
-    if iterative_refinement is None:
-        iterative_refinement = bool(metadata.get("iterative_refinement", True))
-    if pyramid is None:
-        pyramid = bool(metadata.get("pyramid", False))
-    if passes is None:
-        passes = int(metadata.get("passes", 1))
-    if speed is None:
-        speed = metadata.get("speed", "exact")
-    if search is None:
-        search = metadata.get("search", "none")
-    if polish is None:
-        polish = metadata.get("polish", False)
     chosen, digest = pick_device(device), sha256(path)
     return Matcher(
         network.to(chosen).eval(),
         name=metadata.get("name", path.stem),
         sha256=digest,
-        uint8_truncation=uint8_truncation,
-        iterative_refinement=iterative_refinement,
-        pyramid=pyramid,
-        passes=passes,
-        flipping=flipping,
+        settings=Settings.of(metadata, settings),
         calibration=_calibration(metadata, path),
-        speed=speed,
-        search=search,
-        polish=polish,
         points=points,
         again=partial(_again, path, digest, chosen),
     )

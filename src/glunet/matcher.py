@@ -1,7 +1,9 @@
 """From images to a match: everything around the network that knows of files, sizes and units."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,12 +20,14 @@ from glunet.inference.computation import Computation
 from glunet.inference.confidence import Calibration
 from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image, together
 from glunet.inference.flipping import mirror_where, unmirror_backward, unmirror_flow
+from glunet.inference.frames import FRAMINGS
 from glunet.inference.hypotheses import PointSource
 from glunet.inference.likeness import Views, threads, views
 from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
 from glunet.inference.search import Found, Search, Searcher, TwoWay, check_search
-from glunet.inference.speed import Speed, own_state, resolved
+from glunet.inference.settings import Settings
+from glunet.inference.speed import own_state, resolved
 from glunet.match import Match, Provenance
 from glunet.network.family import Network
 from glunet.network.glunet import GLUNetConfig
@@ -53,8 +57,7 @@ class Matcher:
     Attributes:
         computation: the network, and the twin of it that is made for inference (`glunet.inference.computation`).
         provenance: what every match made here says of its origin.
-        flipping: each pair is tried with the target mirrored as well: for two objects of one kind
-            (`glunet.inference.flipping`).
+        settings: how it matches (`glunet.inference.settings.Settings`), what does not apply to the network left out.
         calibration: what the weights know of their own errors (`glunet.inference.confidence`); None for those without.
     """
 
@@ -63,73 +66,58 @@ class Matcher:
         network: Network,
         name: str,
         sha256: str = "",
-        uint8_truncation: bool = False,
-        iterative_refinement: bool = True,
-        pyramid: bool = False,
-        passes: int = 1,
+        settings: Settings | None = None,
         device: torch.device | str | None = None,
-        flipping: bool = False,
         calibration: Calibration | None = None,
-        speed: Speed = "exact",
-        search: Search = "none",
-        polish: Polish = False,
         points: PointSource | Sequence[PointSource] = (),
         again: Callable[[], Network] | None = None,
+        **changed: Any,
     ) -> None:
-        """`device` moves the network; None leaves it where it is. `speed`: see `glunet.load`.
+        """`device` moves the network; None leaves it where it is. `points`: see `glunet.load`.
 
-        `again` makes the same network once more, on its device: what computes then holds only the twin that is made for
-        inference, until `network` is asked for.
+        Args:
+            settings: how to match; the published protocol by default, but for what is in `changed`, by name.
+            again: makes the same network once more, on its device: what computes then holds only the twin that is made
+                for inference, until `network` is asked for.
 
         Raises:
-            GlunetError: `flipping` with a network that has no global level; another word for `speed`, `search` or
-                `polish`; less than one pass.
+            GlunetError: `flipping` with a network that has no global level; as `Settings`.
         """
-        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
-            raise GlunetError(f"{passes!r} passes were asked for: ask for a whole number, 1 (the paper's) or more.")
-        self.search, self.polish = check_search(search), check_polish(polish)
-        self.points = tuple(points) if isinstance(points, Sequence) else (points,)
-        if flipping and network.config.network == "local-net":
+        settings = replace(settings or Settings(), **changed)
+        if settings.flipping and network.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell mirrored pairs by: match without flipping.")
         network = network.eval() if device is None else network.to(device).eval()
-        speed = resolved(speed, next(network.parameters()).device)
-        self.computation = Computation(network, speed, uint8_truncation, iterative_refinement, pyramid, passes, again)
-        self.flipping = flipping
+        again_known = FRAMINGS[network.config.network].again
+        self.settings = replace(
+            settings,
+            speed=resolved(settings.speed, next(network.parameters()).device),
+            iterative_refinement=settings.iterative_refinement and again_known,
+            pyramid=settings.pyramid and again_known,
+            passes=settings.passes if again_known else 1,
+        )
+        self.computation = Computation(network, self.settings, again)
+        self.points = tuple(points) if isinstance(points, Sequence) else (points,)
         self.calibration = calibration
-        settings: dict[str, Any] = {
-            "uint8_truncation": uint8_truncation,
-            "iterative_refinement": self.computation.iterative_refinement,
-        }
-        if self.computation.pyramid:
-            settings["pyramid"] = True
-        if self.computation.passes > 1:
-            settings["passes"] = passes
-        if flipping:
-            settings["flipping"] = True
-        if speed != "exact":
-            settings["speed"] = speed
-        if self.search != "none":
-            settings["search"] = self.search
-        if self.polish:
-            settings["polish"] = "on" if self.polish is True else self.polish
-        self.provenance = Provenance(name, sha256, settings)
+        self.provenance = Provenance(name, sha256, self.settings.as_dict())
 
-    def at(self, speed: Speed) -> "Matcher":
-        """The same matcher, with the same network, at another speed (`glunet.load`)."""
-        made_by, how = self.provenance, self.computation
+    def with_(self, **changed: Any) -> "Matcher":
+        """The same network with other settings (`glunet.inference.settings.Settings`), by name; this one stays.
+
+        Raises:
+            GlunetError: as `Settings`.
+            TypeError: for a setting that there is not.
+        """
+        made_by, settings = self.provenance, replace(self.settings, **changed)
+        if changed.keys() <= {"search", "polish", "flipping"}:
+            twin = copy.copy(self)
+            twin.settings, twin.provenance = settings, replace(made_by, settings=settings.as_dict())
+            return twin
         return Matcher(
-            how.network,
+            self.computation.network,
             made_by.weights,
             made_by.sha256,
-            uint8_truncation=how.uint8_truncation,
-            iterative_refinement=how.iterative_refinement,
-            pyramid=how.pyramid,
-            passes=how.passes,
-            flipping=self.flipping,
+            settings,
             calibration=self.calibration,
-            speed=speed,
-            search=self.search,
-            polish=self.polish,
             points=self.points,
         )
 
@@ -183,8 +171,8 @@ class Matcher:
                 for `search` or `polish`.
         """
         sizes = self.size(source, "source"), self.size(target, "target")
-        search = self.search if search is None else check_search(search)
-        polish = self.polish if polish is None else check_polish(polish)
+        search = self.settings.search if search is None else check_search(search)
+        polish = self.settings.polish if polish is None else check_polish(polish)
         tile = self.tile(*sizes, confidence or search != "none", max_memory)
         pair = alike(self.open(source, source_mask, "source"), self.open(target, target_mask, "target"))
         return self.matches([pair[0]], [pair[1]], confidence, tile, search, polish)[0]
@@ -238,8 +226,8 @@ class Matcher:
         Raises:
             GlunetError: if `batch` is not positive; another word for `search` or `polish`.
         """
-        search = self.search if search is None else check_search(search)
-        polish = self.polish if polish is None else check_polish(polish)
+        search = self.settings.search if search is None else check_search(search)
+        polish = self.settings.polish if polish is None else check_polish(polish)
 
         def matches(sources: list[Encoded], targets: list[Encoded], tile: int | None) -> list[Match]:
             return self.matches(sources, targets, confidence, tile, search, polish)
@@ -287,7 +275,7 @@ class Matcher:
         Raises:
             GlunetError: as `match`; what another matcher encoded.
         """
-        settings = (self.computation.identity, self.computation.speed, self.computation.uint8_truncation)
+        settings = (self.computation.identity, self.settings.speed, self.settings.uint8_truncation)
         if not isinstance(image, Encoded):
             return open_image(image, mask, role, self.device, settings)
         if mask is not None:
@@ -307,7 +295,7 @@ class Matcher:
         with out_of_memory_told(self.device, source_size, target_size, len(target)):
             flipped: Tensor | None = None
             opened: Callable[[Tensor, str], Tensor] = partial(grey_levels, bits=bits)
-            if self.flipping:
+            if self.settings.flipping:
                 source, target = opened(source, "source batch"), opened(target, "target batch")
                 target, flipped = self.computation.mirrored(source, target)
                 opened = _as_it_is
@@ -342,8 +330,8 @@ class Matcher:
             tile: side of the tiles to match a single pair in; None for the whole at once.
             search, polish: None for the matcher's own.
         """
-        search = self.search if search is None else search
-        polish = self.polish if polish is None else polish
+        search = self.settings.search if search is None else search
+        polish = self.settings.polish if polish is None else polish
         ways = self._network_ways(sources, targets, both or search != "none", tile)
         return [
             self._finished(s, t, way, both, tile, search, polish)
@@ -414,7 +402,7 @@ class Matcher:
         backward: Tensor | None = None
         with out_of_memory_told(self.device, source_size, target_size, len(targets)):
             flipped = None
-            if self.flipping:
+            if self.settings.flipping:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
                 pixels, flipped = self.computation.mirrored(*batches)
                 targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from glunet.cli.options import DeviceOption, WeightsOption
 from glunet.errors import GlunetError
 
 SIZES = "256x256,520x520,375x1242"
@@ -27,8 +28,8 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    weights: WeightsOption = "glunet",
+    device: DeviceOption = None,
     repeat: Annotated[
         int | None, typer.Option(min=1, help="Rounds at each size, at most; by default 3.", show_default=False)
     ] = None,

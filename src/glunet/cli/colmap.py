@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glunet.cli.options import PolishOption, SearchOption
+from glunet.cli.options import DeviceOption, PolishOption, SearchOption, WeightsOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def colmap(
         bool, typer.Option("--resume", help="Go on with the pairs that an earlier run of this command had matched.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a database that is there.")] = False,
-    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    weights: WeightsOption = "glunet",
+    device: DeviceOption = None,
     search: SearchOption = None,
     polish: PolishOption = None,
 ) -> None:

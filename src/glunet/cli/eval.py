@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glunet.cli.options import PolishOption, SearchOption, SpeedOption
+from glunet.cli.options import PolishOption, SearchOption, SpeedOption, WeightsOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def evaluate(
         Path | None,
         typer.Argument(help="The folder the set lies in; for 'all' the folder that holds the sets' folders."),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
+    weights: WeightsOption = "glunet",
     method: Annotated[
         list[str] | None,
         typer.Option(help="glunet, network (no search, no polish), identity, sift, dis, farneback or raft."),

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glunet.cli.options import PolishOption, SearchOption, SpeedOption
+from glunet.cli.options import (
+    ConfidenceOption,
+    DeviceOption,
+    PolishOption,
+    SearchOption,
+    SpeedOption,
+    WeightsOption,
+)
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -28,8 +35,8 @@ def match(
         Path | None,
         typer.Option(help="A page that answers: point at the target, see the source. One file.", metavar="FILE"),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    weights: WeightsOption = "glunet",
+    device: DeviceOption = None,
     flow_format: Annotated[
         str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits), npz, flo5.", metavar="FORMAT")
     ] = "flo",
@@ -47,9 +54,7 @@ def match(
         float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
     ] = None,
     speed: SpeedOption = None,
-    confidence: Annotated[
-        bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
-    ] = True,
+    confidence: ConfidenceOption = True,
     uint8_truncation: Annotated[
         bool, typer.Option("--uint8-truncation", help="Cut resized grey levels to whole numbers, as GLU-Net's authors.")
     ] = False,

@@ -4,6 +4,14 @@ from typing import Annotated, Any
 
 import typer
 
+WeightsOption = Annotated[str, typer.Option("--weights", help="Weights: a name in the package, or a file.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, mps, ...; by default the best there is.")
+]
+ConfidenceOption = Annotated[
+    bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
+]
+
 # None: what the weights were made for. Typed Any, since the words are checked where they are used (`glunet.load`).
 SearchOption = Annotated[
     Any,

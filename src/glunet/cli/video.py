@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from glunet.cli.options import PolishOption, SearchOption
+from glunet.cli.options import ConfidenceOption, DeviceOption, PolishOption, SearchOption, WeightsOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -70,13 +70,11 @@ def video(
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave flow files alone that an earlier run of this command made.")
     ] = False,
-    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    weights: WeightsOption = "glunet",
+    device: DeviceOption = None,
     search: SearchOption = None,
     polish: PolishOption = None,
-    confidence: Annotated[
-        bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
-    ] = True,
+    confidence: ConfidenceOption = True,
 ) -> None:
     """Flow of consecutive frames, or of each frame against a fixed one; files for each pair, and films.
 

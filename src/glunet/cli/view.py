@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glunet.cli.options import PolishOption, SearchOption
+from glunet.cli.options import DeviceOption, PolishOption, SearchOption, WeightsOption
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def view(
         Path | None, typer.Argument(help="The image to point at.", metavar="TARGET", show_default=False)
     ] = None,
     port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 takes any that is free.")] = 8765,
-    weights: Annotated[str, typer.Option(help="Weights: a name in the package, or a file.")] = "glunet",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; by default the best there is.")] = None,
+    weights: WeightsOption = "glunet",
+    device: DeviceOption = None,
     search: SearchOption = None,
     polish: PolishOption = None,
     longest: Annotated[

@@ -58,7 +58,7 @@ def method(
         around: dict[str, Any] = {"search": search, "polish": polish}
         if name == "network":
             around = {"search": "none", "polish": False}
-        matcher = loading.load(weights, device=device, flipping=bool(flipping), speed=speed, **around)
+        matcher = loading.load(weights, device, flipping=bool(flipping), speed=speed, **around)
         return Glunet(matcher, may_flip=flipping is None, name=name)
     if name == "raft":
         return Raft(device)
@@ -92,7 +92,7 @@ class Glunet:
         self.name = name
         made_by, device = matcher.provenance, matcher.device.type
         if bfloat16:
-            matcher = matcher.at("fast")
+            matcher = matcher.with_(speed="fast")
             made_by = matcher.provenance
         # A network without a global level cannot tell mirrored pairs.
         self.may_flip = may_flip and matcher.network.config.network != "local-net"
@@ -105,7 +105,7 @@ class Glunet:
         self.identity = "-".join(("glunet", made_by.sha256 or "unsaved", code_version(), device, str(made_by.settings)))
 
     def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
-        if self.matcher.search != "none" or self.matcher.polish:
+        if self.matcher.settings.search != "none" or self.matcher.settings.polish:
             return [self.matcher.match(*pair, confidence=False).flow for pair in pairs]
         import torch
 
@@ -117,11 +117,10 @@ class Glunet:
         return list(flows.permute(0, 2, 3, 1).contiguous().cpu().numpy())
 
     def with_flipping(self) -> Method:
-        if not self.may_flip or self.matcher.flipping:
+        if not self.may_flip or self.matcher.settings.flipping:
             return self
         twin = copy.copy(self)
-        twin.matcher = copy.copy(self.matcher)
-        twin.matcher.flipping = True
+        twin.matcher = self.matcher.with_(flipping=True)
         twin.identity = f"{self.identity}-flipping"
         return twin
 

@@ -13,6 +13,7 @@ from glunet.flow.geometry import frame_flow_to_source, resize_bilinear, scale_fl
 from glunet.inference import frames, memory, speed, tiles
 from glunet.inference.encoded import Encoded, together
 from glunet.inference.flipping import mirror_where, mirrored
+from glunet.inference.settings import Settings
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE
 
@@ -30,31 +31,22 @@ class Computation:
     Attributes:
         config: the network's.
         identity: equal for what computes with the same network.
-        speed: "exact" or "fast" (`glunet.inference.speed`).
-        uint8_truncation, iterative_refinement, pyramid, passes: see `glunet.matcher.Matcher`.
+        settings: of the matcher; its speed "exact" or "fast".
         framing: what the network sees of a pair.
     """
 
     def __init__(
         self,
         network: Network,
-        speed: speed.Speed,
-        uint8_truncation: bool,
-        iterative_refinement: bool,
-        pyramid: bool,
-        passes: int,
+        settings: Settings,
         again: Callable[[], Network] | None = None,
     ) -> None:
         """`again` makes the same network once more; with it, the network is let go when its twin is made."""
-        self.config, self.speed = network.config, speed
+        self.config, self.settings = network.config, settings
         self.identity: object = id(network) if again is None else object()
         self._network: Network | None = network
         self._again = again
-        self.uint8_truncation = uint8_truncation
         self.framing = frames.FRAMINGS[self.config.network]
-        self.iterative_refinement = iterative_refinement and self.framing.again
-        self.pyramid = pyramid and self.framing.again
-        self.passes = passes if self.framing.again else 1
         self._inference: Network | None = None
         self._made_of: object = None
 
@@ -81,7 +73,7 @@ class Computation:
         network = self._network
         if self._inference is None or (network is not None and self._made_of != speed.state_of(network)):
             network = network or self.network
-            self._inference = speed.for_inference(network, self.speed)
+            self._inference = speed.for_inference(network, self.settings.speed)
             self._made_of = speed.state_of(network)
             if self._again is not None:  # nobody has seen it, and nobody can change it
                 self._network = network = None
@@ -99,7 +91,7 @@ class Computation:
 
     def prepare(self, images: Tensor, frame: Size) -> tuple[Tensor, ...]:
         """B x 3 x H x W in 0..255 -> what the network's `encode` takes."""
-        return frames.prepare(images, frame, self.uint8_truncation, self.framing.lnet)
+        return frames.prepare(images, frame, self.settings.uint8_truncation, self.framing.lnet)
 
     def encode(self, images: Tensor, frame: Size, before: Any = None) -> Any:
         """The features of images, B x 3 x H x W in 0..255, in this frame; of the network's own kind.
@@ -108,7 +100,7 @@ class Computation:
             before: their features in another frame, from which those of the L-Net's copy are taken.
         """
         network: Any = self.inference
-        with speed.full_precision(self.device, self.speed):
+        with speed.full_precision(self.device, self.settings.speed):
             inputs = self.prepare(images, frame)
             if before is None:
                 return network.encode(*inputs)
@@ -120,7 +112,7 @@ class Computation:
         network: Any = self.inference
         new = list({id(image): image for image in images if not image.knows(frame)}.values())
         if tile is not None and tile < max(frame):
-            with speed.full_precision(self.device, self.speed):
+            with speed.full_precision(self.device, self.settings.speed):
                 for image in new:
                     high, low = self.prepare(image.pixels, frame)
                     image.keep(frame, tiles.encode(network, high, low, tile))
@@ -128,14 +120,14 @@ class Computation:
             batch = self.encode(torch.cat([image.pixels for image in new]), frame)
             for i, image in enumerate(new):
                 image.keep(frame, type(batch)(*(level[i : i + 1] for level in batch)))
-        with speed.full_precision(self.device, self.speed):
+        with speed.full_precision(self.device, self.settings.speed):
             return together(
                 [image.features(network, frame, partial(self.prepare, image.pixels, frame)) for image in images]
             )
 
     def frames(self, frame: Size) -> tuple[Size, ...]:
         """The frames to match in, coarse to fine; the last is `frame`, most often alone."""
-        return frames.pyramid(*frame) if self.pyramid else (frame,)
+        return frames.pyramid(*frame) if self.settings.pyramid else (frame,)
 
     def flow(self, pair: Pair, size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
         """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W.
@@ -156,7 +148,7 @@ class Computation:
 
     def mirrored(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The targets, those mirrored that match better so, and which they are (`glunet.inference.flipping`)."""
-        with speed.full_precision(self.device, self.speed):
+        with speed.full_precision(self.device, self.settings.speed):
             flipped = mirrored(self.inference, self.prepare(target, _LNET)[0], self.prepare(source, _LNET)[0])
         return mirror_where(target, flipped), flipped
 
@@ -175,14 +167,14 @@ class Computation:
 
     def _decoded(self, pair: list[Any], frame: Size, tile: int | None, start: Tensor | None = None) -> Tensor:
         """The last flow in one frame, from level 4 on or, with a flow to start from, of levels 2 and 1 alone."""
-        extra = frames.extra_levels(*frame) if self.iterative_refinement and start is None else 0
+        extra = frames.extra_levels(*frame) if self.settings.iterative_refinement and start is None else 0
         logger.debug("frame %s, %d extra levels%s", frame, extra, "" if start is None else ", from the frame before")
         network: Any = self.inference
-        again = {"passes": self.passes} if self.passes > 1 else {}
-        if self.speed == "exact" and frame[0] * frame[1] >= _WORTH and self.device.type == "cpu":
+        again = {"passes": self.settings.passes} if self.settings.passes > 1 else {}
+        if self.settings.speed == "exact" and frame[0] * frame[1] >= _WORTH and self.device.type == "cpu":
             memory.give_back()  # what the encoder let go, a fifth of the peak
         target, source = pair
-        with speed.full_precision(self.device, self.speed):
+        with speed.full_precision(self.device, self.settings.speed):
             if tile is not None and tile < max(frame):
                 if start is not None:
                     return tiles.fine(network, target, source, start, tile, **again)

@@ -1,0 +1,70 @@
+"""How a matcher works: one set of settings, for `glunet.load`, `Matcher.with_`, the commands and the provenance."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from glunet.errors import GlunetError
+from glunet.inference.polish import Polish, check_polish
+from glunet.inference.search import Search, check_search
+from glunet.inference.speed import SPEEDS, Speed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a matcher. The defaults are the published protocol, and what official checkpoints get.
+
+    Weights of ours carry their own defaults for all but the first two; `glunet.load` takes those where nothing is said.
+
+    Attributes:
+        uint8_truncation: cut resized grey levels to whole numbers as the first public implementation does; an official
+            checkpoint's keys cannot tell whether it was trained so.
+        flipping: try each pair with the target mirrored as well: for two objects of one kind
+            (`glunet.inference.flipping`).
+        iterative_refinement: extra levels between L-Net and H-Net for large images.
+        pyramid: instead of extra levels, match smaller copies of large images first and start from their flow
+            (`glunet.inference.frames.pyramid`).
+        passes: how often each local level goes over its flow (`GLUNet.decode`).
+        speed: "auto" (and its synonym "fast") computes in bfloat16 (float16 on a GPU without it) where that is measured
+            to be faster on this device, for a flow that differs by some hundredths of a pixel, and else in float32;
+            "exact" in float32 throughout (docs/speed.md).
+        search: "auto" finds pairs that one pass of the network loses: keypoints are asked on every pair, and further
+            hypotheses tried on those that agree badly with themselves (`glunet.inference.search`); "full" tries every
+            one; "none" is the network's one pass.
+        polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`),
+            True everywhere, False not at all.
+
+    Raises:
+        GlunetError: a value that is none of these.
+    """
+
+    uint8_truncation: bool = False
+    flipping: bool = False
+    iterative_refinement: bool = True
+    pyramid: bool = False
+    passes: int = 1
+    speed: Speed = "exact"
+    search: Search = "none"
+    polish: Polish = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
+            raise GlunetError(f"{self.passes!r} passes were asked for: ask for a whole number, 1 (as in the paper) or more.")
+        if self.speed not in SPEEDS:
+            raise GlunetError(f"speed={self.speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
+        check_search(self.search), check_polish(self.polish)
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> "Settings":
+        """What was asked for, and where that says nothing (or None) what the metadata of weights say."""
+        known = {field.name: metadata[field.name] for field in fields(cls) if field.name in metadata}
+        return cls(**known | {name: value for name, value in asked.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a match's provenance: what differs from the published protocol, and always what published ones differ in.
+
+        "polish" is "on" where it is True, so that a reader of the line understands it.
+        """
+        plain, told = asdict(Settings()), {"uint8_truncation", "iterative_refinement"}
+        said = {name: value for name, value in asdict(self).items() if name in told or value != plain[name]}
+        return said | ({"polish": "on"} if said.get("polish") is True else {})
