@@ -8,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 from glunet.inference.encoded import Encoded
 from glunet.match import Match, Provenance
@@ -79,3 +80,11 @@ class Pan:
         return Match(
             flow, source.size, self.provenance, -flow if confidence else None, pictures=(source.picture, target.picture)
         )
+
+
+def write_frames(folder: Path, count: int, name: str = "{}.png") -> Path:
+    """A folder of so many pictures."""
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(picture(number)).save(folder / name.format(number))
+    return folder

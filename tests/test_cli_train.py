@@ -23,15 +23,10 @@ from narrow import narrow_encoder
 
 
 @pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(smooth_pictures, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten smooth pictures, a text that is called one, and a narrow encoder that keeps this quick."""
     narrow_encoder(monkeypatch.setattr)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(10):
-        small = Image.fromarray(random.integers(0, 255, (9, 12, 3), np.uint8))
-        small.resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    folder = smooth_pictures(10)
     (folder / "not.jpg").write_text("a text")
     return folder
 

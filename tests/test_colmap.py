@@ -1,6 +1,7 @@
 """COLMAP and hloc: what pycolmap and h5py read back, on a scene whose geometry is known."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,18 +151,11 @@ def truth() -> Truth:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, truth):
+def run(monkeypatch, command, truth):
     """`run(...)` -> exit code, stdout, stderr of `glunet colmap ...`."""
     monkeypatch.setattr(loading, "load", lambda name, device, **settings: truth)
     monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["glunet", "colmap", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return call
+    return partial(command, "colmap")
 
 
 # The database

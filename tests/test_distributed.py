@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from glunet.errors import GlunetError
@@ -95,13 +93,8 @@ def test_two_ranks_learn_as_one_from_different_scenes(tmp_path: Path, monkeypatc
     assert alone == pytest.approx(first["numbers"], rel=1e-4)
 
 
-def test_a_stop_request_to_one_stops_both_and_one_clock_counts(tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(9):
-        small = Image.fromarray(random.integers(0, 255, (9, 12, 3), np.uint8))
-        small.resize((160, 120), Image.Resampling.BICUBIC).save(photos / f"{number}.png")
+def test_a_stop_request_to_one_stops_both_and_one_clock_counts(tmp_path: Path, smooth_pictures) -> None:
+    photos = smooth_pictures(9)
     (first, second), output = together(tmp_path, str(photos))
     assert first["steps"] == second["steps"] == 3
     assert_equal(first["network"], second["network"])

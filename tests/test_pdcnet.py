@@ -119,9 +119,16 @@ def test_what_cannot_be_asked():
         match.probability(0)
 
 
-def test_half_of_the_layers_is_not_enough(tmp_path: Path):
-    state = golden.official_state("DM_PDCNet")
-    del state["uncertainty_decoder2.predict_uncertainty_final.bias"]
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("DM_GLUNet_GOCor", "local_corr.filter_initializer.scaling"),
+        ("DM_PDCNet", "uncertainty_decoder2.predict_uncertainty_final.bias"),
+    ],
+)
+def test_half_of_the_layers_is_not_enough(tmp_path: Path, name: str, key: str):
+    state = golden.official_state(name)
+    del state[key]
     torch.save(state, tmp_path / "half.pth")
-    with pytest.raises(GlunetError, match="uncertainty_decoder2"):
+    with pytest.raises(GlunetError, match=key.rsplit(".", 1)[1]):
         glunet.load(tmp_path / "half.pth", device="cpu")

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 import glunet
@@ -138,7 +137,7 @@ def test_a_recipe_that_does_not_fit_is_said(tmp_path: Path) -> None:
     assert for_network(RECIPES["full"], "glunet") == RECIPES["full"]
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(tmp_path: Path, smooth_pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     """One network from nothing, the semantic one from GLU-Net's weights, and what cannot be."""
     monkeypatch.setattr(report, "PAIRS", 4)
     for recipe in ("full", "finetune"):
@@ -146,12 +145,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         stages = tuple(dataclasses.replace(s, batch=2, coarse=0, frames=s.frames[:1]) for s in settings.stages[:1])
         stages = (dataclasses.replace(stages[0], until=1.0),)
         monkeypatch.setitem(recipes.RECIPES, recipe, dataclasses.replace(settings, stages=stages))
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(9):
-        small = Image.fromarray(random.integers(0, 255, (9, 12, 3), np.uint8))
-        small.resize((160, 120), Image.Resampling.BICUBIC).save(photos / f"{number}.png")
+    photos = smooth_pictures(9)
 
     def command(run: str, *more: str) -> str:
         words = ["train", str(photos), "--out", str(tmp_path / run), "--steps", "1", "--device", "cpu", *more]

@@ -6,15 +6,15 @@ import sys
 import weakref
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
-from glunet import cli, loading
+from glunet import loading
 from glunet.errors import GlunetError
 from glunet.flow.files import read_flow
 from glunet.images.folders import natural
@@ -30,7 +30,7 @@ from untrained import matcher as untrained
 
 av = pytest.importorskip("av")
 
-from films import PAN, SIZE, Pan, frames_of, number_of, picture, write_video  # noqa: E402
+from films import PAN, SIZE, Pan, frames_of, number_of, picture, write_frames, write_video  # noqa: E402
 
 VideoStream = av.video.stream.VideoStream
 
@@ -41,17 +41,10 @@ def pan() -> Pan:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, pan):
+def run(monkeypatch, command, pan):
     """`run(...)` -> exit code, stdout, stderr of `glunet video ...`."""
     monkeypatch.setattr(loading, "load", lambda name, device, **settings: pan)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["glunet", "video", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return call
+    return partial(command, "video")
 
 
 @pytest.fixture
@@ -393,10 +386,7 @@ def test_pyav_is_asked_for(monkeypatch, run, five, tmp_path):
 
 
 def test_a_folder_is_a_video_sorted_by_its_numbers(run, tmp_path):
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for n in range(12):
-        Image.fromarray(picture(n)).save(folder / f"frame-{n}.png")
+    folder = write_frames(tmp_path / "frames", 12, "frame-{}.png")
     (folder / "notes.txt").write_text("no frame")
     (folder / "frame-4.png").write_bytes(b"broken")
     out = tmp_path / "out"

@@ -1,31 +1,24 @@
 """What a video command must not do: mix two films, take its results for frames, or call a cut-off film complete."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 from PIL import Image
 
-from glunet import cli, loading
+from glunet import loading
 from glunet.video.reader import open_frames
 
 av = pytest.importorskip("av")
 
-from films import Pan, picture, write_video  # noqa: E402
+from films import Pan, picture, write_frames, write_video  # noqa: E402
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, command):
     """`run(...)` -> exit code, stdout, stderr of `glunet video ...`."""
     monkeypatch.setattr(loading, "load", lambda name, device, **settings: Pan())
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["glunet", "video", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return call
+    return partial(command, "video")
 
 
 def test_resume_of_an_exchanged_film_is_refused(run, tmp_path):
@@ -39,10 +32,7 @@ def test_resume_of_an_exchanged_film_is_refused(run, tmp_path):
 
 
 def test_frames_that_were_exchanged_are_noticed(run, tmp_path):
-    folder, out = tmp_path / "frames", tmp_path / "out"
-    folder.mkdir()
-    for number in range(3):
-        Image.fromarray(picture(number)).save(folder / f"{number}.png")
+    folder, out = write_frames(tmp_path / "frames", 3), tmp_path / "out"
     assert run(folder, "--out", out)[0] == 0
     assert run(folder, "--out", out, "--resume")[0] == 0
     Image.fromarray(picture(7)).save(folder / "1.png")
@@ -52,10 +42,7 @@ def test_frames_that_were_exchanged_are_noticed(run, tmp_path):
 
 
 def test_results_are_never_taken_for_frames(run, tmp_path):
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    for number in range(3):
-        Image.fromarray(picture(number)).save(folder / f"{number}.png")
+    folder = write_frames(tmp_path / "frames", 3)
     for out in (folder, tmp_path / "frames" / ".." / "frames"):
         code, _, errors = run(folder, "--out", out, "--format", "png")
         assert code == 2

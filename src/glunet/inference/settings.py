@@ -49,7 +49,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
-            raise GlunetError(f"{self.passes!r} passes were asked for: ask for a whole number, 1 (as in the paper) or more.")
+            asked = f"{self.passes!r} passes were asked for"
+            raise GlunetError(f"{asked}: ask for a whole number, 1 (as in the paper) or more.")
         if self.speed not in SPEEDS:
             raise GlunetError(f"speed={self.speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
         check_search(self.search), check_polish(self.polish)

@@ -3,6 +3,7 @@
 Plain PyTorch on any device, differentiable, without a 4-D volume bigger than the output.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from glunet.flow.geometry import warp
 from glunet.network.bands import banded_correlation
 from glunet.network.decoder import SLOPE
+
+TILE = 16  # positions of a row that meet their windows in one matrix product
 
 
 def l2_normalise(features: Tensor) -> Tensor:
@@ -84,22 +87,23 @@ def plain_local_correlation(target: Tensor, source: Tensor, radius: int) -> Tens
     # (2R + 1)^2 times, and runs on matrix units.
     batch, channels, height, width = target.shape
     diameter = 2 * radius + 1
-    tile = 16
-    tiles = -(-width // tile)
-    window = tile + 2 * radius
-    fill = tiles * tile - width
-    left = F.pad(target.permute(0, 2, 3, 1), (0, 0, 0, fill)).reshape(-1, tile, channels)
-    padded = F.pad(source.permute(0, 2, 3, 1), (0, 0, radius, fill + radius, radius, radius))
-    windows = padded.unfold(2, window, tile)  # B x (H + 2R) x tiles x C x window
+    left = F.pad(target.permute(0, 2, 3, 1), (0, 0, 0, -width % TILE)).reshape(-1, TILE, channels)
     rows = []
-    for dy in range(diameter):
-        right = windows[:, dy : dy + height].reshape(-1, channels, window)
+    for right in _windows(source, radius):
         scores = torch.bmm(left, right)  # position i of the tile with position j of its window
         # Written out with rows one longer than they are, the diagonals j = i + d become columns d.
-        rows.append(F.pad(scores.flatten(1), (0, tile)).view(-1, tile, window + 1)[:, :, :diameter])
-    out = torch.stack(rows, dim=1).view(batch, height, tiles, diameter, tile, diameter)
-    out = out.permute(0, 3, 5, 1, 2, 4).reshape(batch, diameter * diameter, height, tiles * tile)
-    return out[..., :width] / channels
+        rows.append(F.pad(scores.flatten(1), (0, TILE)).view(-1, TILE, scores.shape[2] + 1)[:, :, :diameter])
+    out = torch.stack(rows, dim=1).view(batch, height, -1, diameter, TILE, diameter)
+    return out.permute(0, 3, 5, 1, 2, 4).reshape(batch, diameter * diameter, height, -1)[..., :width] / channels
+
+
+def _windows(source: Tensor, radius: int) -> Iterator[Tensor]:
+    """For each row above and below, what each tile of a row sees there: (B * H * tiles) x C x (TILE + 2 * radius)."""
+    channels, height, width = source.shape[1:]
+    padded = F.pad(source.permute(0, 2, 3, 1), (0, 0, radius, -width % TILE + radius, radius, radius))
+    windows = padded.unfold(2, TILE + 2 * radius, TILE)  # B x (H + 2R) x tiles x C x window
+    for dy in range(2 * radius + 1):
+        yield windows[:, dy : dy + height].reshape(-1, channels, TILE + 2 * radius)
 
 
 def local_correlation_transposed(scores: Tensor, source: Tensor, radius: int) -> Tensor:
@@ -115,23 +119,14 @@ def local_correlation_transposed(scores: Tensor, source: Tensor, radius: int) ->
         B x C x H x W.
     """
     batch, channels, height, width = source.shape
-    diameter = 2 * radius + 1
-    tile = 16
-    tiles = -(-width // tile)
-    window = tile + 2 * radius
-    fill = tiles * tile - width
-    padded = F.pad(source.permute(0, 2, 3, 1), (0, 0, radius, fill + radius, radius, radius))
-    windows = padded.unfold(2, window, tile)
-    rows = F.pad(scores, (0, fill)).view(batch, diameter, diameter, height, tiles, tile).permute(0, 3, 4, 5, 1, 2)
-    out = source.new_zeros(batch * height * tiles, tile, channels)
-    for dy in range(diameter):
-        right = windows[:, dy : dy + height].reshape(-1, channels, window)
+    diameter, window = 2 * radius + 1, TILE + 2 * radius
+    rows = F.pad(scores, (0, -width % TILE)).view(batch, diameter, diameter, height, -1, TILE).permute(0, 3, 4, 5, 1, 2)
+    out = source.new_zeros(rows.shape[:3].numel(), TILE, channels)
+    for dy, right in enumerate(_windows(source, radius)):
         # The diagonals of `plain_local_correlation`, put back: rows one longer than they are, cut to size.
-        band = F.pad(rows[..., dy, :].reshape(-1, tile, diameter), (0, window + 1 - diameter))
-        band = band.flatten(1)[:, : tile * window].view(-1, tile, window)
-        out = torch.baddbmm(out, band, right.transpose(1, 2))
-    out = out.view(batch, height, tiles * tile, channels)[:, :, :width]
-    return out.permute(0, 3, 1, 2) / channels
+        band = F.pad(rows[..., dy, :].reshape(-1, TILE, diameter), (0, window + 1 - diameter))
+        out = torch.baddbmm(out, band.flatten(1)[:, : TILE * window].view(-1, TILE, window), right.transpose(1, 2))
+    return out.view(batch, height, -1, channels)[:, :, :width].permute(0, 3, 1, 2) / channels
 
 
 @cache

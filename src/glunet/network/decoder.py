@@ -3,6 +3,8 @@
 Paper section 3.4; SPEC 4.4 to 4.6, and 11.5 for the residual ones. Blocks carry the names of the official checkpoints.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -106,8 +108,11 @@ class ResidualMappingDecoder(ResidualBlocks):
         return self.final(self.blocks(F.pad(correlation, (0, 0, 0, 0, 0, 2))))
 
 
-class DenseFlowDecoder(DenseBlocks):
-    """A flow residual, and the features it was read from, for upsampling and refinement."""
+class _FlowHead(nn.Module):
+    """What turns blocks into a decoder of a local level."""
+
+    outputs: int
+    blocks: Callable[[Tensor], Tensor]
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs)
@@ -119,17 +124,12 @@ class DenseFlowDecoder(DenseBlocks):
         return features, self.predict_flow(features)
 
 
-class ResidualFlowDecoder(ResidualBlocks):
+class DenseFlowDecoder(_FlowHead, DenseBlocks):
+    """A flow residual, and the features it was read from, for upsampling and refinement."""
+
+
+class ResidualFlowDecoder(_FlowHead, ResidualBlocks):
     """As `DenseFlowDecoder`, out of residual blocks."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__(inputs)
-        self.predict_flow = Head(self.outputs)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `DenseFlowDecoder.forward`."""
-        features = self.blocks(x)
-        return features, self.predict_flow(features)
 
 
 def _activated(x: Tensor) -> Tensor:

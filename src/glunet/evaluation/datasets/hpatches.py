@@ -4,6 +4,7 @@ Three protocols: `hpatches` (source brought to the target's size), `hpatches-240
 `hpatches-homography` (shorter side 480, a homography estimated from the flow).
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -102,18 +103,11 @@ HPATCHES = Benchmark(
     ),
 )
 
-HPATCHES_240 = Benchmark(
+HPATCHES_240 = replace(
+    HPATCHES,
     name="hpatches-240",
     title="HPatches, 240 x 240",
-    task="geometric",
     pairs=partial(dense_pairs, size=(240, 240)),
-    metrics=("aepe", "pck1", "pck3", "pck5"),
-    unit="sequences",
-    full=59,
-    folders=FOLDERS,
-    layout=LAYOUT,
-    origin=ORIGIN,
-    licence=LICENCE,
     protocol="As hpatches, both images resized to 240 x 240.",
     summary=("aepe", "pck5"),
     published=(

@@ -1,0 +1,42 @@
+"""What several test files use: the command as a user types it, and folders of small pictures."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glunet import cli
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """`command("match", ...)` -> exit code, stdout, stderr of `glunet match ...`."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["glunet", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return (end.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def smooth_pictures(tmp_path: Path) -> Callable[[int], Path]:
+    """`smooth_pictures(9)` -> a folder with nine, 160 x 120."""
+
+    def make(count: int) -> Path:
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        random = np.random.default_rng(0)
+        for number in range(count):
+            small = Image.fromarray(random.integers(0, 255, (9, 12, 3), np.uint8))
+            small.resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        return folder
+
+    return make
