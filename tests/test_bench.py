@@ -101,7 +101,7 @@ def test_runs_take_turns_and_end_in_time() -> None:
 
 @pytest.mark.parametrize("kind", ["exact", "fast", "twin"])
 def test_stages_are_shares_of_the_whole(kind: str) -> None:
-    network = twin_of(matcher().network) if kind == "twin" else matcher().at(kind).computation.inference
+    network = twin_of(matcher().network) if kind == "twin" else matcher().with_(speed=kind).computation.inference
     images = [torch.randn(1, 3, 256, 256)] * 4
 
     @torch.inference_mode()
@@ -192,20 +192,7 @@ def quick(monkeypatch):
 
 def test_figures_as_json_and_as_a_page(run, quick, monkeypatch) -> None:
     monkeypatch.setattr(measure, "STARTS", 1)
-    words = (
-        "--sizes",
-        "40x64",
-        "--rows",
-        "exact,twin",
-        "--repeat",
-        2,
-        "--batch",
-        2,
-        "--json",
-        "-",
-        "--page",
-        "p.md",
-    )
+    words = ("--sizes", "40x64", "--rows", "exact,twin", "--repeat", 2, "--batch", 2, "--json", "-", "--page", "p.md")
     code, printed, told = run(*words)
     assert code == 0
     assert "wrote p.md" in told

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glunet import __version__, cli, loading
+from glunet import __version__, loading
 from glunet.cli.match import measure
 from glunet.flow.files import read_flow
 from glunet.match import Match, Provenance
@@ -20,21 +20,14 @@ from untrained import matcher
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, command):
     """`run("match", ...)` -> exit code, stdout, stderr; in this process, with an untrained network."""
 
     def made(name: str, device: str, **settings: Any) -> Matcher:
         return matcher(**{key: value for key, value in settings.items() if value is not None})
 
     monkeypatch.setattr(loading, "load", made)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["glunet", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return (end.value.code or 0, *capsys.readouterr())
-
-    return call
+    return command
 
 
 @pytest.fixture
@@ -148,11 +141,11 @@ def test_info(run):
     assert "CC BY 4.0" in printed
 
 
-@pytest.mark.parametrize("command", ["match", "eval", "info", "view"])
-def test_help_has_an_example(run, command):
-    code, printed, _ = run(command, "--help")
+@pytest.mark.parametrize("name", ["match", "eval", "info", "view"])
+def test_help_has_an_example(run, name):
+    code, printed, _ = run(name, "--help")
     assert code == 0
-    assert f"Example: glunet {command}" in " ".join(printed.split())
+    assert f"Example: glunet {name}" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize("words", [["match", "a.png"], ["match", "--nothing"], ["nothing"]])

@@ -230,21 +230,21 @@ def test_a_photograph_is_known_again(hashing: ModuleType, tmp_path: Path) -> Non
     assert (apart[~np.eye(len(apart), dtype=bool)] > 2 * hashing.SAME).all()
 
 
+def trained_on(pictures: list[Path], hashing: ModuleType, photographs: np.ndarray) -> list[str]:
+    """The names of those that are among the photographs."""
+    nearest = hashing.distances(np.stack([hashing.picture_hash(file) for file in pictures]), photographs).min(1)
+    return [file.name for file, apart in zip(pictures, nearest, strict=True) if apart <= hashing.SAME]
+
+
 def test_no_demo_picture_was_trained_on(hashing: ModuleType, photographs: np.ndarray) -> None:
-    pictures = demo_pictures()
-    hashes = np.stack([hashing.picture_hash(file) for file in pictures])
-    nearest = hashing.distances(hashes, photographs).min(1)
     assert len(photographs) > 4000
-    assert not [file.name for file, apart in zip(pictures, nearest, strict=True) if apart <= hashing.SAME]
+    assert not trained_on(demo_pictures(), hashing, photographs)
 
 
 @needs_devset
 def test_no_development_image_was_trained_on(hashing: ModuleType, photographs: np.ndarray) -> None:
-    pictures = devset_pictures()
-    hashes = np.stack([hashing.picture_hash(file) for file in pictures])
-    nearest = hashing.distances(hashes, photographs).min(1)
-    assert len(pictures) > 40
-    assert not [file.name for file, apart in zip(pictures, nearest, strict=True) if apart <= hashing.SAME]
+    assert len(devset_pictures()) > 40
+    assert not trained_on(devset_pictures(), hashing, photographs)
 
 
 def test_the_page_on_data_counts_them_all(photographs: np.ndarray) -> None:

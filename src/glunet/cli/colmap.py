@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glunet.cli.options import DeviceOption, PolishOption, SearchOption, WeightsOption
+from glunet.cli.options import DeviceOption, KeepGoingOption, PolishOption, SearchOption, WeightsOption
+from glunet.cli.progress import progress
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def colmap(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Let COLMAP check each pair's geometry, and say how it fits.")
     ] = True,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Name images that cannot be read, and pass over them.")
-    ] = False,
+    keep_going: KeepGoingOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the pairs that an earlier run of this command had matched.")
     ] = False,
@@ -146,29 +145,17 @@ def _collected(
     shelf: "Shelf", pairs: list[tuple[int, int]], settings: "Settings", journal: "Journal", keep_going: bool
 ) -> "Collected":
     """`glunet.colmap.collect` with a progress bar and the time left on stderr."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from glunet.colmap.collect import collect
 
-    bar = (TextColumn("matching"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*bar, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("matching", total=len(pairs))
+    with progress() as bar:
+        task = bar.add_task("matching", total=len(pairs))
 
         def watch(matched: Any, done: int) -> None:
-            progress.update(task, completed=done)
+            bar.update(task, completed=done)
             if matched.verdict:
                 a, b = (shelf.images[number].name for number in matched.pair)
                 told = f"glunet: left out {a} and {b}: {matched.verdict}"
-                console.print(told, soft_wrap=True, highlight=False, markup=False)
+                bar.console.print(told, soft_wrap=True, highlight=False, markup=False)
 
         return collect(shelf, pairs, settings, watch, journal, keep_going)
 

@@ -11,6 +11,9 @@ DeviceOption = Annotated[
 ConfidenceOption = Annotated[
     bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
 ]
+KeepGoingOption = Annotated[
+    bool, typer.Option("--keep-going", help="Name images that cannot be read, and pass over them, instead of ending.")
+]
 
 # None: what the weights were made for. Typed Any, since the words are checked where they are used (`glunet.load`).
 SearchOption = Annotated[

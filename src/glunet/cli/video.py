@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from glunet.cli.options import ConfidenceOption, DeviceOption, PolishOption, SearchOption, WeightsOption
+from glunet.cli.options import (
+    ConfidenceOption,
+    DeviceOption,
+    KeepGoingOption,
+    PolishOption,
+    SearchOption,
+    WeightsOption,
+)
+from glunet.cli.progress import progress
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -64,9 +72,7 @@ def video(
         float | None,
         typer.Option(help="Length with full colour in the flow film; else the longest so far.", metavar="PIXELS"),
     ] = None,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Name broken frames and pass over them, instead of ending.")
-    ] = False,
+    keep_going: KeepGoingOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Leave flow files alone that an earlier run of this command made.")
     ] = False,
@@ -134,34 +140,16 @@ def video(
 
 def _watched(matcher: "Matcher", frames: "Frames", out: Path, plan: "Plan") -> dict[str, Any]:
     """`glunet.video.run` with a progress bar and the time left on stderr, and a line for each problem."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
     from glunet.video.run import run
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress() as bar:
         tasks: dict[str, Any] = {}
 
         def watch(doing: str, done: int, total: int, problem: str) -> None:
             if doing not in tasks:
-                tasks[doing] = progress.add_task(doing, total=total)
-            progress.update(tasks[doing], completed=done, total=total)
+                tasks[doing] = bar.add_task(doing, total=total)
+            bar.update(tasks[doing], completed=done, total=total)
             if problem:
-                console.print(f"glunet: passed over {problem}", soft_wrap=True, highlight=False, markup=False)
+                bar.console.print(f"glunet: passed over {problem}", soft_wrap=True, highlight=False, markup=False)
 
         return run(matcher, frames, out, plan, watch)

@@ -58,26 +58,15 @@ TSS = Benchmark(
     protocol="Both directions; images padded by zeros at the bottom and right to one size; foreground of the target;"
     " PCK at alpha times the longer side of the source, per image, mean per subset, mean of the subsets; networks"
     " with a global level try the mirrored target as well.",
-    published=(
+    published=tuple(
         Published(
-            "GLU-Net",
-            "GLU-Net repository (weights DPED-CityScape-ADE), flipping condition on; Truong et al., CVPR 2020",
-            {
-                ("FG3DCar", "pck_0.05"): 0.932,
-                ("JODS", "pck_0.05"): 0.737,
-                ("PASCAL", "pck_0.05"): 0.711,
-                ("all", "pck_0.05"): 0.793,
-            },
-        ),
-        Published(
-            "Semantic-GLU-Net",
-            "GLU-Net repository, flipping condition on; Truong et al., CVPR 2020",
-            {
-                ("FG3DCar", "pck_0.05"): 0.944,
-                ("JODS", "pck_0.05"): 0.757,
-                ("PASCAL", "pck_0.05"): 0.783,
-                ("all", "pck_0.05"): 0.828,
-            },
-        ),
+            network,
+            f"GLU-Net repository{weights}, flipping condition on; Truong et al., CVPR 2020",
+            dict(zip(((group, "pck_0.05") for group in (*SUBSETS, "all")), figures, strict=True)),
+        )
+        for network, weights, figures in (
+            ("GLU-Net", " (weights DPED-CityScape-ADE)", (0.932, 0.737, 0.711, 0.793)),
+            ("Semantic-GLU-Net", "", (0.944, 0.757, 0.783, 0.828)),
+        )
     ),
 )
