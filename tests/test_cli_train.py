@@ -151,7 +151,6 @@ def test_preview_is_a_picture(photos: Path, tmp_path: Path) -> None:
         (["--out", "run", "--validate-on", "hpatches-240"], "expected NAME=ROOT"),
         (["--out", "run", "--validate-on", "kitty=photos"], "no evaluation set 'kitty' to validate on"),
         (["--out", "run", "--validate-on", "hpatches-240=nowhere"], "nowhere: no such folder"),
-        (["--out", "run", "--validate-on", "pf-willow=willow"], "pf-willow has no dense truth"),
         (["--out", "run", "--device", "abacus"], "cannot be used here"),
     ],
 )

@@ -58,7 +58,8 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="SET=ROOT",
-            help="A real set to validate on as well, with dense truth (glunet eval --list), e.g. hpatches-240=ROOT.",
+            help="A real set to validate on as well (glunet eval --list), e.g. hpatches-240=ROOT; all=ROOT for every "
+            "set below ROOT; NAME:N=ROOT takes N pairs, 24 else. More than once for several.",
         ),
     ] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
@@ -124,7 +125,7 @@ def train(
     from glunet.training.real import open_real
     from glunet.training.state import read_state
 
-    real = [open_real(one) for one in validate_on or ()]
+    real = [one for text in validate_on or () for one in open_real(text)]
     for one in real:
         console.print(f"also validated on {one}", highlight=False)
     state = read_state(out / "state.pt") if ranks.rank == 0 else None
@@ -326,7 +327,9 @@ def _figures(line: dict[str, Any], real: "list[RealSet]") -> str:
     text = f"step {line['step']}: AEPE {finest:.2f} px of 256 on held-back pairs (motion {line['motion']:.1f})"
     for one in real:
         key = f"{one.dataset.benchmark.name} {one.dataset.benchmark.metrics[0]}"
-        text += f"; {key.replace('aepe', 'AEPE')} {line[key]:.2f}"
+        if key in line:
+            coarse = f" (level 4: {line[f'{key} level 4']:.2f})" if f"{key} level 4" in line else ""
+            text += f"; {key.replace('aepe', 'AEPE')} {line[key]:.2f}{coarse}"
     return text
 
 

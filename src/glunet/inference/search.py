@@ -200,10 +200,19 @@ class Searcher:
         return True
 
     def _pass_through_itself(self) -> None:
-        """Matches again through the homography of the best match there is, as long as that helps."""
+        """Matches again through the homography of the best match there is, as long as that helps.
+
+        What agrees clearly better than before, but not yet enough to be sure of, gets its second pass as well.
+        """
+        offered, agreed = self.best, self.agreement
         for _ in range(MOST_PASSES):
-            matrix = own_homography(self.best, self.views) if self._goes_on(AGREES) else None
-            if matrix is None or not self._pass(Hypothesis(matrix, "the match's own homography")):
+            matrix = own_homography(offered, self.views) if self._goes_on(AGREES) else None
+            if matrix is None:
+                return
+            offered = self._passed(offered, matrix)
+            if self._accept(offered, "the match's own homography"):
+                agreed = self.agreement
+            elif agreed >= CERTAIN or agreement(offered, self.views) < agreed + RISE:
                 return
 
     def _coarse(self, scores: Scores) -> None:

@@ -26,7 +26,7 @@ from glunet.training.loss import level_error, loss, truths
 from glunet.training.photographs import Photographs
 from glunet.training.pool import Batch, Pool, encoder_alone
 from glunet.training.ranks import Alone, Computed, join
-from glunet.training.real import RealSet
+from glunet.training.real import RealSet, RealSets
 from glunet.training.recipes import LEVELS, Settings, Stage, check_fit
 from glunet.training.state import read_state, restore, stop_requests, write_state
 from glunet.training.validation import fixed_pairs, predict, validate
@@ -58,7 +58,7 @@ def train(
         init: weights to start from (a warm restart: the optimiser starts afresh), of the network that `settings.config`
             names; None starts from VGG-16 alone.
         report: called with a dictionary of numbers every 20 steps, and after each validation; by rank 0 only.
-        real: sets to validate on as well.
+        real: sets to validate on as well, for a twentieth of the time.
         show: called at each checkpoint with the step, the averaged network and the first batch of synthetic pairs.
         ranks: `ranks.join(device)`, where it was called already.
 
@@ -102,7 +102,7 @@ def train(
             log.warning("%d processes go on with the run of %d: on other data", ranks.world, state.get("ranks", 1))
     if settings.compile:
         compile_decoders(network, ranks.device)
-    learner = ranks.learner(network)
+    learner, sets = ranks.learner(network), RealSets(real)
     elapsed, stop = ranks.agree(time.monotonic() - began, False)
 
     def progress() -> float:
@@ -124,8 +124,7 @@ def train(
         numbers = validate(averaged, fixed, stage.levels, ranks, stage.passes)
         if ranks.rank > 0:
             return numbers
-        for one in real:
-            numbers |= one(averaged, settings.bf16)
+        numbers |= sets(averaged, settings.bf16, elapsed, progress() >= 1)
         metadata = {
             "training": {"steps": step, "hours": round(elapsed / 3600, 3), "stage": stage.name, "seed": settings.seed,
                          "init": str(init or "vgg16"), "recipe": dataclasses.asdict(settings.recipe),
