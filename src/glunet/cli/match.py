@@ -50,6 +50,14 @@ def match(
     target_mask: Annotated[Path | None, typer.Option(help="The same for the target.", metavar="IMAGE")] = None,
     search: SearchOption = None,
     polish: PolishOption = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            help="Of PDC-Net: D (direct), H (again through a homography) or MS (several scales first).",
+            show_default=False,
+            metavar="HOW",
+        ),
+    ] = None,
     max_memory: Annotated[
         float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
     ] = None,
@@ -122,6 +130,7 @@ def match(
             speed=speed,
             search=search,
             polish=polish,
+            stages=stages,
         )
         loaded = time.perf_counter()
         found = matcher.match(
