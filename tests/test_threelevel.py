@@ -67,7 +67,7 @@ def test_frames() -> None:
 @pytest.mark.parametrize("name", FAMILY)
 def test_any_network_matches_and_survives_its_file(name, tmp_path) -> None:
     torch.manual_seed(2)
-    config = configure(name, radius=3)
+    config = configure(name, radius=4 if name == "pdc-net" else 3)
     network = build(config).eval()
     assert network.config.network == name
     save_weights(tmp_path / "a.safetensors", network.state_dict(), config, {"name": "a"}, half=False)

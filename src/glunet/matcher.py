@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from glunet import many
 from glunet.errors import GlunetError
-from glunet.flow.geometry import resize_area
 from glunet.images.reading import ImageLike, depth, grey_levels, image_size
 from glunet.inference import frames, tiles
 from glunet.inference import passes as networks
@@ -25,11 +24,11 @@ from glunet.inference.frames import FRAMINGS
 from glunet.inference.hypotheses import PointSource
 from glunet.inference.likeness import Views, threads, views
 from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
+from glunet.inference.passes import Ways
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
 from glunet.inference.search import Found, Search, Searcher, TwoWay, check_search
 from glunet.inference.settings import Settings
 from glunet.inference.speed import own_state, resolved
-from glunet.inference.stages import Answer, homography_stage, multi_scale
 from glunet.match import Match, Provenance
 from glunet.network.family import Network
 from glunet.network.glunet import GLUNetConfig
@@ -37,20 +36,6 @@ from glunet.network.glunet import GLUNetConfig
 logger = logging.getLogger(__name__)
 
 _LARGE = 768 * 768  # pixels of a frame from which on the two directions are decoded one after the other
-
-
-class Ways(NamedTuple):
-    """What the network says of one pair.
-
-    Attributes:
-        flow: H x W x 2 float32, target into source, pixels.
-        backward: H_source x W_source x 2, the way back; None where it was not asked for.
-        mixture: H x W x 3, as `Match.mixture`; None for networks that do not predict it.
-    """
-
-    flow: np.ndarray
-    backward: np.ndarray | None
-    mixture: np.ndarray | None
 
 
 class Matcher:
@@ -341,40 +326,15 @@ class Matcher:
         polish = self.settings.polish if polish is None else polish
         ways = self._network_ways(sources, targets, both or search != "none", tile)
         if self.settings.stages != "D":
-            ways = [self._staged(*pair) for pair in zip(sources, targets, ways, strict=True)]
+            with threads():
+                ways = [
+                    networks.staged(self.settings.stages, *pair, lambda s, t: self._network_ways([s], [t], False)[0])
+                    for pair in zip(sources, targets, ways, strict=True)
+                ]
         return [
             self._finished(s, t, way, both, tile, search, polish)
             for s, t, way in zip(sources, targets, ways, strict=True)
         ]
-
-    def _staged(self, source: Encoded, target: Encoded, way: "Ways") -> "Ways":
-        """What PDC-Net's later stages make of its first pass."""
-
-        def answer(source: Encoded, target: Encoded) -> Answer:
-            found = self._network_ways([source], [target], False)[0]
-            assert found.mixture is not None
-            return Answer(found.flow, found.mixture)
-
-        def again(matrix: np.ndarray) -> tuple[Answer, np.ndarray]:
-            warped = networks.warped(source, matrix, target.size)
-            assert warped.valid is not None
-            return answer(warped, target), warped.valid
-
-        def resized(target_size: Size, source_size: Size) -> Answer:
-            copies = (
-                image if image.size == size else Encoded(resize_area(image.pixels, size), None, image.settings)
-                for image, size in ((source, source_size), (target, target_size))
-            )
-            return answer(*copies)
-
-        assert way.mixture is not None
-        first = Answer(way.flow, way.mixture)
-        with threads():
-            if self.settings.stages == "H":
-                staged = homography_stage(first, again)
-            else:
-                staged = multi_scale(first, target.size, source.size, resized, again)
-        return Ways(staged.flow, way.backward, staged.mixture)
 
     def _finished(
         self,
@@ -433,7 +393,7 @@ class Matcher:
     @torch.inference_mode()
     def _network_ways(
         self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None
-    ) -> list["Ways"]:
+    ) -> list[Ways]:
         """The network's answer for each pair."""
         source_size, target_size = sources[0].size, targets[0].size
         frame = self._frame(target_size)

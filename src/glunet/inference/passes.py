@@ -1,7 +1,7 @@
 """What the network does for a search: the source through homographies, and the global level's scores of them."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,26 @@ from glunet.inference.confidence import round_trip
 from glunet.inference.encoded import Encoded, Size, together
 from glunet.inference.hypotheses import Hypothesis
 from glunet.inference.likeness import grid
+from glunet.inference.stages import Answer, Stages, homography_stage, multi_scale
 from glunet.network.glunet import LNET_SIZE, GLUNet
 
 COMES_BACK = 6.0  # px of the 256 frame within which a cell counts as found
 _CELLS = 32  # of the side of level 3's grid
 _AT_ONCE = 9  # copies that are encoded in one batch on a GPU
+
+
+class Ways(NamedTuple):
+    """What the network says of one pair.
+
+    Attributes:
+        flow: H x W x 2 float32, target into source, pixels.
+        backward: H_source x W_source x 2, the way back; None where it was not asked for.
+        mixture: H x W x 3, as `Match.mixture`; None for networks that do not predict it.
+    """
+
+    flow: np.ndarray
+    backward: np.ndarray | None
+    mixture: np.ndarray | None
 
 
 def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:
@@ -91,3 +106,32 @@ def _cells(valid: np.ndarray | None, device: torch.device) -> Tensor:
     """1 x 32 x 32: which share of each cell is valid."""
     assert valid is not None
     return geometry.resize_area(torch.from_numpy(valid)[None, None].float().to(device), (_CELLS, _CELLS))[0]
+
+
+def staged(how: Stages, source: Encoded, target: Encoded, first: Ways, ask: Callable[[Encoded, Encoded], Ways]) -> Ways:
+    """What PDC-Net's later stages make of its first pass; `ask` passes once more, source and target given."""
+
+    def answer(source: Encoded, target: Encoded) -> Answer:
+        found = ask(source, target)
+        assert found.mixture is not None
+        return Answer(found.flow, found.mixture)
+
+    def again(matrix: np.ndarray) -> tuple[Answer, np.ndarray]:
+        seen = warped(source, matrix, target.size)
+        assert seen.valid is not None
+        return answer(seen, target), seen.valid
+
+    def resized(target_size: Size, source_size: Size) -> Answer:
+        copies = (
+            image if image.size == size else Encoded(geometry.resize_area(image.pixels, size), None, image.settings)
+            for image, size in ((source, source_size), (target, target_size))
+        )
+        return answer(*copies)
+
+    assert first.mixture is not None
+    begun = Answer(first.flow, first.mixture)
+    if how == "H":
+        made = homography_stage(begun, again)
+    else:
+        made = multi_scale(begun, target.size, source.size, resized, again)
+    return Ways(made.flow, first.backward, made.mixture)

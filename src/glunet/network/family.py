@@ -29,6 +29,8 @@ def configure(network: str, **settings: Any) -> Config:
         KeyError: if there is no such network.
         TypeError: if it has no such setting.
     """
+    if network == "pdc-net":  # published with residual decoders only
+        settings = {"decoder": "residual", "mapping_decoder": "residual"} | settings
     kind: Any = ThreeLevelConfig if FAMILY[network] is ThreeLevelNet else GLUNetConfig
     return kind(network=network, **settings)
 

@@ -135,6 +135,8 @@ class PDCNet(GLUNet):
     def __init__(self, config: GLUNetConfig | None = None) -> None:
         super().__init__(config or GLUNetConfig("residual", "residual", network="pdc-net"))
         config = self.config
+        if config.radius != 4:
+            raise ValueError(f"PDC-Net looks at 9 x 9 displacements, radius 4, not {config.radius}")
         displacements, features = (2 * config.radius + 1) ** 2, WIDTHS[-1]
         flow_decoder = type(self.decoder3)
         self.decoder3, self.decoder2 = flow_decoder(displacements + 6), flow_decoder(displacements + 6)
