@@ -13,6 +13,7 @@ from torch import Tensor
 
 from glunet import many
 from glunet.errors import GlunetError
+from glunet.flow.geometry import resize_area
 from glunet.images.reading import ImageLike, depth, grey_levels, image_size
 from glunet.inference import frames, tiles
 from glunet.inference import passes as networks
@@ -28,6 +29,7 @@ from glunet.inference.polish import Polish, check_polish, looks_alike, refined
 from glunet.inference.search import Found, Search, Searcher, TwoWay, check_search
 from glunet.inference.settings import Settings
 from glunet.inference.speed import own_state, resolved
+from glunet.inference.stages import Answer, homography_stage, multi_scale
 from glunet.match import Match, Provenance
 from glunet.network.family import Network
 from glunet.network.glunet import GLUNetConfig
@@ -86,6 +88,11 @@ class Matcher:
         settings = replace(settings or Settings(), **changed)
         if settings.flipping and network.config.network == "local-net":
             raise GlunetError("local-net has no global level to tell mirrored pairs by: match without flipping.")
+        if settings.stages != "D" and network.config.network != "pdc-net":
+            raise GlunetError(
+                f"stages={settings.stages!r} is for pdc-net, which says where it is sure: {network.config.network} has "
+                "search='auto' for that."
+            )
         network = network.eval() if device is None else network.to(device).eval()
         again_known = FRAMINGS[network.config.network].again
         self.settings = replace(
@@ -333,10 +340,41 @@ class Matcher:
         search = self.settings.search if search is None else search
         polish = self.settings.polish if polish is None else polish
         ways = self._network_ways(sources, targets, both or search != "none", tile)
+        if self.settings.stages != "D":
+            ways = [self._staged(*pair) for pair in zip(sources, targets, ways, strict=True)]
         return [
             self._finished(s, t, way, both, tile, search, polish)
             for s, t, way in zip(sources, targets, ways, strict=True)
         ]
+
+    def _staged(self, source: Encoded, target: Encoded, way: "Ways") -> "Ways":
+        """What PDC-Net's later stages make of its first pass."""
+
+        def answer(source: Encoded, target: Encoded) -> Answer:
+            found = self._network_ways([source], [target], False)[0]
+            assert found.mixture is not None
+            return Answer(found.flow, found.mixture)
+
+        def again(matrix: np.ndarray) -> tuple[Answer, np.ndarray]:
+            warped = networks.warped(source, matrix, target.size)
+            assert warped.valid is not None
+            return answer(warped, target), warped.valid
+
+        def resized(target_size: Size, source_size: Size) -> Answer:
+            copies = (
+                image if image.size == size else Encoded(resize_area(image.pixels, size), None, image.settings)
+                for image, size in ((source, source_size), (target, target_size))
+            )
+            return answer(*copies)
+
+        assert way.mixture is not None
+        first = Answer(way.flow, way.mixture)
+        with threads():
+            if self.settings.stages == "H":
+                staged = homography_stage(first, again)
+            else:
+                staged = multi_scale(first, target.size, source.size, resized, again)
+        return Ways(staged.flow, way.backward, staged.mixture)
 
     def _finished(
         self,

@@ -14,53 +14,64 @@ SIZES = "256x256,520x520,375x1242"
 ALL_SIZES = f"{SIZES},1080x1920"
 SMALLEST, LARGEST = 32, 8192  # pixels a side
 
+SizesOption = Annotated[
+    str | None,
+    typer.Option(help=f"HEIGHTxWIDTH, with commas between; by default {SIZES}.", show_default=False),
+]
+RowsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What to compare, with commas between: exact, fast, match, twin, dis, raft-small, raft-large (these "
+        "by default), published-exact, published-fast, published-twin; or 'all'.",
+        show_default=False,
+    ),
+]
+RepeatOption = Annotated[
+    int | None, typer.Option(min=1, help="Rounds at each size, at most; by default 3.", show_default=False)
+]
+SecondsOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="For the rounds of a size, about; what takes longer alone is left out; by default 15.",
+        show_default=False,
+    ),
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Pairs at once for the throughput; 0, the default, for none.", show_default=False),
+]
+MemoryOption = Annotated[
+    bool, typer.Option("--memory/--no-memory", help="Start-up and memory, in fresh processes.")
+]
+FullOption = Annotated[
+    bool,
+    typer.Option(
+        "--full", help="1080x1920 as well, 5 rounds, 30 seconds, 4 pairs at once (on a GPU 16): some eight minutes."
+    ),
+]
+JsonFileOption = Annotated[
+    str | None, typer.Option("--json", help="All figures to this file, or '-' to print them alone.", metavar="FILE")
+]
+PageOption = Annotated[
+    Path | None, typer.Option(help="The tables, explained, to this file (docs/performance.md).")
+]
+NoteOption = Annotated[str, typer.Option(help="A sentence of yours for the page.")]
+
 
 def bench(
-    sizes: Annotated[
-        str | None,
-        typer.Option(help=f"HEIGHTxWIDTH, with commas between; by default {SIZES}.", show_default=False),
-    ] = None,
-    rows: Annotated[
-        str | None,
-        typer.Option(
-            help="What to compare, with commas between: exact, fast, match, twin, dis, raft-small, raft-large (these "
-            "by default), published-exact, published-fast, published-twin; or 'all'.",
-            show_default=False,
-        ),
-    ] = None,
+    sizes: SizesOption = None,
+    rows: RowsOption = None,
     weights: WeightsOption = "glunet",
     device: DeviceOption = None,
-    repeat: Annotated[
-        int | None, typer.Option(min=1, help="Rounds at each size, at most; by default 3.", show_default=False)
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            help="For the rounds of a size, about; what takes longer alone is left out; by default 15.",
-            show_default=False,
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(min=0, help="Pairs at once for the throughput; 0, the default, for none.", show_default=False),
-    ] = None,
-    memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Start-up and memory, in fresh processes.")
-    ] = True,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="1080x1920 as well, 5 rounds, 30 seconds, 4 pairs at once (on a GPU 16): some eight minutes."
-        ),
-    ] = False,
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="All figures to this file, or '-' to print them alone.", metavar="FILE")
-    ] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="The tables, explained, to this file (docs/performance.md).")
-    ] = None,
-    note: Annotated[str, typer.Option(help="A sentence of yours for the page.")] = "",
+    repeat: RepeatOption = None,
+    seconds: SecondsOption = None,
+    batch: BatchOption = None,
+    memory: MemoryOption = True,
+    full: FullOption = False,
+    json_file: JsonFileOption = None,
+    page: PageOption = None,
+    note: NoteOption = "",
 ) -> None:
     """Measure time and memory here, beside a plain twin of the network, OpenCV's DIS and RAFT.
 

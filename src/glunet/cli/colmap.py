@@ -12,49 +12,66 @@ from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
     from glunet.colmap.collect import Collected, Settings
-    from glunet.colmap.database import Verified
+    from glunet.colmap.database import Cameras, Verified
     from glunet.colmap.journal import Journal
     from glunet.colmap.pictures import Shelf
 
 SHOWN = 50  # rows of the table
 
+ImagesOption = Annotated[Path, typer.Argument(help="Folder of images of one scene.", metavar="IMAGES")]
+OutOption = Annotated[Path, typer.Option(help="COLMAP's database, to be written.", metavar="DATABASE.db")]
+PairsOption = Annotated[
+    Path | None, typer.Option(help="Text file, two names a line: match these pairs.", metavar="FILE")
+]
+WindowOption = Annotated[
+    int | None, typer.Option(help="Match each image with the next N, by name: for a walk or a video.", metavar="N")
+]
+ExhaustiveOption = Annotated[
+    bool, typer.Option("--exhaustive", help="Match all pairs, even of more than 40 images.")
+]
+HlocOption = Annotated[
+    Path | None, typer.Option(help="Write hloc's features.h5, matches.h5 and pairs.txt here too.", metavar="DIR")
+]
+SizeOption = Annotated[
+    int, typer.Option(min=64, help="Match at this longer side; keypoints are in pixels of the files.")
+]
+CellOption = Annotated[
+    int, typer.Option(min=2, max=256, help="At most one keypoint in each cell of so many matched pixels.")
+]
+LeastOption = Annotated[float, typer.Option(min=0, max=1, help="Lowest confidence of a match.")]
+RoundTripOption = Annotated[float, typer.Option(help="There and back, a match may miss by so many pixels.")]
+CameraModeOption = Annotated[
+    str, typer.Option(help="Who shares a camera: auto, single, per-folder, per-image.")
+]
+CameraModelOption = Annotated[str, typer.Option(help="COLMAP's name of the camera model.")]
+CameraParamsOption = Annotated[str, typer.Option(help="Its parameters, comma-separated, where they are known.")]
+VerifyOption = Annotated[
+    bool, typer.Option("--verify/--no-verify", help="Let COLMAP check each pair's geometry, and say how it fits.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the pairs that an earlier run of this command had matched.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a database that is there.")]
+
 
 def colmap(
-    images: Annotated[Path, typer.Argument(help="Folder of images of one scene.", metavar="IMAGES")],
-    out: Annotated[Path, typer.Option(help="COLMAP's database, to be written.", metavar="DATABASE.db")],
-    pairs: Annotated[
-        Path | None, typer.Option(help="Text file, two names a line: match these pairs.", metavar="FILE")
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option(help="Match each image with the next N, by name: for a walk or a video.", metavar="N")
-    ] = None,
-    exhaustive: Annotated[
-        bool, typer.Option("--exhaustive", help="Match all pairs, even of more than 40 images.")
-    ] = False,
-    hloc: Annotated[
-        Path | None, typer.Option(help="Write hloc's features.h5, matches.h5 and pairs.txt here too.", metavar="DIR")
-    ] = None,
-    size: Annotated[
-        int, typer.Option(min=64, help="Match at this longer side; keypoints are in pixels of the files.")
-    ] = 1024,
-    cell: Annotated[
-        int, typer.Option(min=2, max=256, help="At most one keypoint in each cell of so many matched pixels.")
-    ] = 8,
-    least: Annotated[float, typer.Option(min=0, max=1, help="Lowest confidence of a match.")] = 0.5,
-    round_trip: Annotated[float, typer.Option(help="There and back, a match may miss by so many pixels.")] = 2.0,
-    camera_mode: Annotated[
-        str, typer.Option(help="Who shares a camera: auto, single, per-folder, per-image.")
-    ] = "auto",
-    camera_model: Annotated[str, typer.Option(help="COLMAP's name of the camera model.")] = "SIMPLE_RADIAL",
-    camera_params: Annotated[str, typer.Option(help="Its parameters, comma-separated, where they are known.")] = "",
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Let COLMAP check each pair's geometry, and say how it fits.")
-    ] = True,
+    images: ImagesOption,
+    out: OutOption,
+    pairs: PairsOption = None,
+    window: WindowOption = None,
+    exhaustive: ExhaustiveOption = False,
+    hloc: HlocOption = None,
+    size: SizeOption = 1024,
+    cell: CellOption = 8,
+    least: LeastOption = 0.5,
+    round_trip: RoundTripOption = 2.0,
+    camera_mode: CameraModeOption = "auto",
+    camera_model: CameraModelOption = "SIMPLE_RADIAL",
+    camera_params: CameraParamsOption = "",
+    verify: VerifyOption = True,
     keep_going: KeepGoingOption = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the pairs that an earlier run of this command had matched.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a database that is there.")] = False,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
     weights: WeightsOption = "glunet",
     device: DeviceOption = None,
     search: SearchOption = None,
@@ -75,12 +92,7 @@ def colmap(
     from glunet.flow.flo5 import hdf5
     from glunet.loading import load
 
-    if camera_mode not in database.CAMERA_MODES:
-        choices = ", ".join(database.CAMERA_MODES)
-        raise GlunetError(f"The camera mode '{camera_mode}' is unknown: choose one of {choices}.")
-    pycolmap = database.library()
-    if camera_model not in pycolmap.CameraModelId.__members__:
-        raise GlunetError(f"COLMAP has no camera model '{camera_model}': SIMPLE_RADIAL, PINHOLE and OPENCV are some.")
+    cameras = _cameras(camera_mode, camera_model, camera_params)
     if round_trip <= 0:
         raise GlunetError(f"--round-trip is {round_trip:g}, but a positive number of pixels is expected.")
     if hloc is not None:
@@ -92,7 +104,6 @@ def colmap(
         typer.echo(f"glunet: passed over: {problem}", err=True)
 
     found = pictures(images, told if keep_going else None)
-    cameras = database.Cameras(camera_mode, camera_model, camera_params)
     for picture in database.check(out, images, found, cameras):
         problem = f"COLMAP cannot read '{picture.path}': convert it to JPEG or PNG."
         if not keep_going:
@@ -121,6 +132,17 @@ def colmap(
     if hloc is not None:
         for path in hloc_files.write_hloc(hloc, collected):
             typer.echo(path)
+
+
+def _cameras(mode: str, model: str, params: str) -> "Cameras":
+    from glunet.colmap import database
+
+    if mode not in database.CAMERA_MODES:
+        choices = ", ".join(database.CAMERA_MODES)
+        raise GlunetError(f"The camera mode '{mode}' is unknown: choose one of {choices}.")
+    if model not in database.library().CameraModelId.__members__:
+        raise GlunetError(f"COLMAP has no camera model '{model}': SIMPLE_RADIAL, PINHOLE and OPENCV are some.")
+    return database.Cameras(mode, model, params)
 
 
 def _pairs(names: list[str], file: Path | None, window: int | None, exhaustive: bool) -> list[tuple[int, int]]:

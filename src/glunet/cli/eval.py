@@ -15,44 +15,58 @@ if TYPE_CHECKING:
     from glunet.evaluation.results import Results
     from glunet.evaluation.tables import Table
 
+DatasetOption = Annotated[
+    str | None, typer.Argument(help="A set (see --list), or 'all' for every set below ROOT.", metavar="DATASET")
+]
+RootOption = Annotated[
+    Path | None,
+    typer.Argument(help="The folder the set lies in; for 'all' the folder that holds the sets' folders."),
+]
+MethodOption = Annotated[
+    list[str] | None,
+    typer.Option(help="glunet, network (no search, no polish), identity, sift, dis, farneback or raft."),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many pairs of a set, spread evenly.")]
+OutOption = Annotated[Path, typer.Option(help="Where results.json, results.md, predictions and pictures go.")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")]
+FlippingOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--flipping/--no-flipping", help="Try each target mirrored as well; by default on tss only, as published."
+    ),
+]
+WorstOption = Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")]
+CachedOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Compare with the committed figures; fail on a drift.")
+]
+RecordOption = Annotated[Path | None, typer.Option(help="Add the figures to this file of expected ones.")]
+PageOption = Annotated[
+    Path | None, typer.Option(help="Write the tables to this page as well (docs/benchmarks.md).")
+]
+ListSetsOption = Annotated[bool, typer.Option("--list", help="Which sets there are, where to get them, and go.")]
+
 
 def evaluate(
-    dataset: Annotated[
-        str | None, typer.Argument(help="A set (see --list), or 'all' for every set below ROOT.", metavar="DATASET")
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Argument(help="The folder the set lies in; for 'all' the folder that holds the sets' folders."),
-    ] = None,
+    dataset: DatasetOption = None,
+    root: RootOption = None,
     weights: WeightsOption = "glunet",
-    method: Annotated[
-        list[str] | None,
-        typer.Option(help="glunet, network (no search, no polish), identity, sift, dis, farneback or raft."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pairs of a set, spread evenly.")] = None,
-    out: Annotated[Path, typer.Option(help="Where results.json, results.md, predictions and pictures go.")] = Path(
+    method: MethodOption = None,
+    limit: LimitOption = None,
+    out: OutOption = Path(
         "glunet-eval"
     ),
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
-    flipping: Annotated[
-        bool | None,
-        typer.Option(
-            "--flipping/--no-flipping", help="Try each target mirrored as well; by default on tss only, as published."
-        ),
-    ] = None,
+    device: DeviceOption = None,
+    flipping: FlippingOption = None,
     speed: SpeedOption = None,
     search: SearchOption = None,
     polish: PolishOption = None,
-    worst: Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")] = 0,
-    cached: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")] = True,
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare with the committed figures; fail on a drift.")
-    ] = False,
-    record: Annotated[Path | None, typer.Option(help="Add the figures to this file of expected ones.")] = None,
-    page: Annotated[
-        Path | None, typer.Option(help="Write the tables to this page as well (docs/benchmarks.md).")
-    ] = None,
-    list_sets: Annotated[bool, typer.Option("--list", help="Which sets there are, where to get them, and go.")] = False,
+    worst: WorstOption = 0,
+    cached: CachedOption = True,
+    check: CheckOption = False,
+    record: RecordOption = None,
+    page: PageOption = None,
+    list_sets: ListSetsOption = False,
 ) -> None:
     """Measure on a benchmark: errors, beside SIFT + MAGSAC, DIS and no motion.
 

@@ -24,64 +24,87 @@ if TYPE_CHECKING:
 
 FORMATS = ("flo", "png", "npz", "flo5")
 
+SourceOption = Annotated[Path, typer.Argument(help="The image to find the target's pixels in.", metavar="SOURCE")]
+TargetOption = Annotated[Path, typer.Argument(help="The image on whose grid the answer lies.", metavar="TARGET")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")
+]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(help="A page that answers: point at the target, see the source. One file.", metavar="FILE"),
+]
+FlowFormatOption = Annotated[
+    str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits), npz, flo5.", metavar="FORMAT")
+]
+PointsOption = Annotated[
+    Path | None,
+    typer.Option(help="CSV of target pixels (x,y) to look up: their places go to matches.csv.", metavar="CSV"),
+]
+SourceMaskOption = Annotated[
+    Path | None, typer.Option(help="Image of the source's size, black where it is not valid.", metavar="IMAGE")
+]
+TargetMaskOption = Annotated[Path | None, typer.Option(help="The same for the target.", metavar="IMAGE")]
+StagesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Of PDC-Net: D (direct), H (again through a homography) or MS (several scales first).",
+        show_default=False,
+        metavar="HOW",
+    ),
+]
+MaxMemoryOption = Annotated[
+    float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
+]
+Uint8TruncationOption = Annotated[
+    bool, typer.Option("--uint8-truncation", help="Cut resized grey levels to whole numbers, as GLU-Net's authors.")
+]
+IterativeRefinementOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--iterative-refinement/--no-iterative-refinement",
+        help="Extra levels for targets of 1088 px and more; by default as the weights were made for.",
+        show_default=False,
+    ),
+]
+PyramidOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--pyramid/--no-pyramid",
+        help="Smaller copies of them first, in place of the extra levels; by default as the weights were made for.",
+        show_default=False,
+    ),
+]
+PassesOption = Annotated[
+    int | None,
+    typer.Option(
+        help="How often each local level goes over its flow; by default as the weights were made for.",
+        show_default=False,
+        metavar="N",
+    ),
+]
+
 
 def match(
-    source: Annotated[Path, typer.Argument(help="The image to find the target's pixels in.", metavar="SOURCE")],
-    target: Annotated[Path, typer.Argument(help="The image on whose grid the answer lies.", metavar="TARGET")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(help="A page that answers: point at the target, see the source. One file.", metavar="FILE"),
-    ] = None,
+    source: SourceOption,
+    target: TargetOption,
+    out: OutOption = None,
+    html: HtmlOption = None,
     weights: WeightsOption = "glunet",
     device: DeviceOption = None,
-    flow_format: Annotated[
-        str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits), npz, flo5.", metavar="FORMAT")
-    ] = "flo",
-    points: Annotated[
-        Path | None,
-        typer.Option(help="CSV of target pixels (x,y) to look up: their places go to matches.csv.", metavar="CSV"),
-    ] = None,
-    source_mask: Annotated[
-        Path | None, typer.Option(help="Image of the source's size, black where it is not valid.", metavar="IMAGE")
-    ] = None,
-    target_mask: Annotated[Path | None, typer.Option(help="The same for the target.", metavar="IMAGE")] = None,
+    flow_format: FlowFormatOption = "flo",
+    points: PointsOption = None,
+    source_mask: SourceMaskOption = None,
+    target_mask: TargetMaskOption = None,
     search: SearchOption = None,
     polish: PolishOption = None,
-    max_memory: Annotated[
-        float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
-    ] = None,
+    stages: StagesOption = None,
+    max_memory: MaxMemoryOption = None,
     speed: SpeedOption = None,
     confidence: ConfidenceOption = True,
-    uint8_truncation: Annotated[
-        bool, typer.Option("--uint8-truncation", help="Cut resized grey levels to whole numbers, as GLU-Net's authors.")
-    ] = False,
-    iterative_refinement: Annotated[
-        bool | None,
-        typer.Option(
-            "--iterative-refinement/--no-iterative-refinement",
-            help="Extra levels for targets of 1088 px and more; by default as the weights were made for.",
-            show_default=False,
-        ),
-    ] = None,
-    pyramid: Annotated[
-        bool | None,
-        typer.Option(
-            "--pyramid/--no-pyramid",
-            help="Smaller copies of them first, in place of the extra levels; by default as the weights were made for.",
-            show_default=False,
-        ),
-    ] = None,
-    passes: Annotated[
-        int | None,
-        typer.Option(
-            help="How often each local level goes over its flow; by default as the weights were made for.",
-            show_default=False,
-            metavar="N",
-        ),
-    ] = None,
+    uint8_truncation: Uint8TruncationOption = False,
+    iterative_refinement: IterativeRefinementOption = None,
+    pyramid: PyramidOption = None,
+    passes: PassesOption = None,
 ) -> None:
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
 
@@ -92,23 +115,13 @@ def match(
 
     Example: glunet match left.jpg right.jpg --out result
     """
-    if out is None and html is None:
-        raise GlunetError("Nothing says where the results go: give --out DIR, --html FILE, or both.")
-    if html is not None and html.suffix.lower() not in (".html", ".htm"):
-        raise GlunetError(f"--html '{html}' came, but a page ends in .html: name it so.")
-    if out is None and points is not None:
-        raise GlunetError("--points writes matches.csv into the folder of --out: give --out DIR as well.")
-    if flow_format not in FORMATS:
-        raise GlunetError(f"The flow format '{flow_format}' is unknown: choose one of {', '.join(FORMATS)}.")
+    _check(source, target, out, html, flow_format, points)
     from glunet.flow.files import writing_folder
     from glunet.geometry.points import Correspondences, read_points, write_matches
     from glunet.images.reading import image_size, load_image
     from glunet.loading import load
 
     asked = None if points is None else read_points(points)
-    for image in (source, target):
-        if out is not None and image.parent.resolve() == out.resolve() and image.name in _written(flow_format):
-            raise GlunetError(f"--out '{out}' would overwrite '{image}': name another folder, or the image otherwise.")
     image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
     with writing_folder(out) if out is not None else nullcontext() as folder:
         began = time.perf_counter()
@@ -122,6 +135,7 @@ def match(
             speed=speed,
             search=search,
             polish=polish,
+            stages=stages,
         )
         loaded = time.perf_counter()
         found = matcher.match(
@@ -139,14 +153,9 @@ def match(
                 load_image(path, role).round().byte().permute(1, 2, 0).numpy()
                 for path, role in ((source, "source"), (target, "target"))
             ]
-            numbers = {
-                **found.metadata(),
-                "source": str(source),
-                "target": str(target),
-                "device": str(matcher.device),
-                "seconds": {"load": round(loaded - began, 3), "match": round(matched - loaded, 3)},
-                **measure(found, *pictures),
-            }
+            seconds = {"load": round(loaded - began, 3), "match": round(matched - loaded, 3)}
+            made = {"source": str(source), "target": str(target), "device": str(matcher.device), "seconds": seconds}
+            numbers = {**found.metadata(), **made, **measure(found, *pictures)}
             if asked is not None:
                 write_matches(folder / "matches.csv", Correspondences(asked, *found.at(asked)))
             _write(folder, flow_format, found, numbers, *pictures)
@@ -158,6 +167,23 @@ def match(
             written.append(html)
     for path in written:
         typer.echo(path)
+
+
+def _check(
+    source: Path, target: Path, out: Path | None, html: Path | None, flow_format: str, points: Path | None
+) -> None:
+    """What the words alone say, before anything is read."""
+    if out is None and html is None:
+        raise GlunetError("Nothing says where the results go: give --out DIR, --html FILE, or both.")
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise GlunetError(f"--html '{html}' came, but a page ends in .html: name it so.")
+    if out is None and points is not None:
+        raise GlunetError("--points writes matches.csv into the folder of --out: give --out DIR as well.")
+    if flow_format not in FORMATS:
+        raise GlunetError(f"The flow format '{flow_format}' is unknown: choose one of {', '.join(FORMATS)}.")
+    for image in (source, target):
+        if out is not None and image.parent.resolve() == out.resolve() and image.name in _written(flow_format):
+            raise GlunetError(f"--out '{out}' would overwrite '{image}': name another folder, or the image otherwise.")
 
 
 def _written(flow_format: str) -> tuple[str, ...]:

@@ -22,63 +22,80 @@ if TYPE_CHECKING:
 
 FEWEST = 8  # photographs below which there is nothing to hold back
 
+PhotosOption = Annotated[list[Path], typer.Argument(help="Folders or tar files with photographs; no labels.")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Folder of the run: checkpoints, weights, log, report. Goes on if it holds one.")
+]
+InitOption = Annotated[
+    str | None, typer.Option(help="Weights to start from (a name or a file), e.g. glunet; without, VGG-16 alone.")
+]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option(
+        help="glunet, semantic-glunet, local-net, global-net or glocal-net; by default what --init is, else glunet."
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="full (from VGG-16), finetune (few photographs of one's own kind), global (the global level alone, "
+        "further) or fine (the others around it); by default finetune with --init, else full."
+    ),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 70."
+    ),
+]
+StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")]
+ValidationOption = Annotated[
+    list[Path] | None, typer.Option(help="Photographs to validate on; by default one in twenty is held back.")
+]
+ValidateOnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SET=ROOT",
+        help="A real set to validate on as well (glunet eval --list), e.g. hpatches-240=ROOT; all=ROOT for every "
+        "set below ROOT; NAME:N=ROOT takes N pairs, 24 else. More than once for several.",
+    ),
+]
+LrOption = Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")]
+EncoderLrOption = Annotated[
+    float,
+    typer.Option(min=0, help="Learning rate of the encoder; 0 leaves VGG-16 as it is, several times as fast."),
+]
+PhotometricOption = Annotated[
+    float | None, typer.Option(min=0, max=2, help="Strength of the colour and light changes; 0 for none.")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")]
+CompileOption = Annotated[bool, typer.Option("--compile", help="Decoders through torch.compile; on CUDA only.")]
+Bf16Option = Annotated[
+    bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where that is faster.")
+]
+PreviewOption = Annotated[
+    Path | None, typer.Option(help="Only draw a sheet of training pairs to this PNG file, and stop.")
+]
+
 
 def train(
-    photos: Annotated[list[Path], typer.Argument(help="Folders or tar files with photographs; no labels.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run: checkpoints, weights, log, report. Goes on if it holds one.")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Weights to start from (a name or a file), e.g. glunet; without, VGG-16 alone.")
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(
-            help="glunet, semantic-glunet, local-net, global-net or glocal-net; by default what --init is, else glunet."
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="full (from VGG-16), finetune (few photographs of one's own kind), global (the global level alone, "
-            "further) or fine (the others around it); by default finetune with --init, else full."
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 70."
-        ),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")] = None,
-    validation: Annotated[
-        list[Path] | None, typer.Option(help="Photographs to validate on; by default one in twenty is held back.")
-    ] = None,
-    validate_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SET=ROOT",
-            help="A real set to validate on as well (glunet eval --list), e.g. hpatches-240=ROOT; all=ROOT for every "
-            "set below ROOT; NAME:N=ROOT takes N pairs, 24 else. More than once for several.",
-        ),
-    ] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.")] = None,
-    encoder_lr: Annotated[
-        float,
-        typer.Option(min=0, help="Learning rate of the encoder; 0 leaves VGG-16 as it is, several times as fast."),
-    ] = 0.0,
-    photometric: Annotated[
-        float | None, typer.Option(min=0, max=2, help="Strength of the colour and light changes; 0 for none.")
-    ] = None,
+    photos: PhotosOption,
+    out: OutOption = None,
+    init: InitOption = None,
+    network: NetworkOption = None,
+    recipe: RecipeOption = None,
+    minutes: MinutesOption = None,
+    steps: StepsOption = None,
+    validation: ValidationOption = None,
+    validate_on: ValidateOnOption = None,
+    lr: LrOption = None,
+    encoder_lr: EncoderLrOption = 0.0,
+    photometric: PhotometricOption = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; by default the best there is.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Decoders through torch.compile; on CUDA only.")] = False,
-    bf16: Annotated[
-        bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16; by default where that is faster.")
-    ] = None,
-    preview: Annotated[
-        Path | None, typer.Option(help="Only draw a sheet of training pairs to this PNG file, and stop.")
-    ] = None,
+    device: DeviceOption = None,
+    compile: CompileOption = False,
+    bf16: Bf16Option = None,
+    preview: PreviewOption = None,
 ) -> None:
     """Train on plain photographs: pairs with known flow are made from them on the fly.
 
@@ -98,15 +115,10 @@ def train(
     if lr is not None and not lr > 0:
         raise GlunetError(f"--lr is {lr:g}, but a positive learning rate is expected, such as {RECIPES[name].lr:g}.")
     _check_out(out, preview, photos)
-    settings = RECIPES[name]
     changes: dict[str, Any] = {"seed": seed, "encoder_lr": encoder_lr, "compile": compile}
-    if minutes is not None or steps is not None:
-        changes |= {"minutes": minutes, "steps": steps}
-    if lr is not None:
-        changes["lr"] = lr
-    if photometric is not None:
-        changes["photometric"] = photometric
-    settings = dataclasses.replace(settings, **changes)
+    changes |= {} if minutes is None and steps is None else {"minutes": minutes, "steps": steps}
+    changes |= {key: value for key, value in (("lr", lr), ("photometric", photometric)) if value is not None}
+    settings = dataclasses.replace(RECIPES[name], **changes)
     ranks = join(pick_device(device))
     console = Console(quiet=ranks.rank > 0)  # one of the processes that torchrun may have started speaks for all
     photographs, held_back = _photographs(console, photos, validation)

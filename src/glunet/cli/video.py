@@ -26,56 +26,71 @@ FORMATS = ("flo", "png", "npz", "flo5", "none")
 FILMS = ("flow", "warped", "stabilised")
 DIRECTIONS = ("forward", "backward")
 
+FramesOption = Annotated[Path, typer.Argument(help="A video file, or a folder of images.", metavar="IN")]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")]
+AgainstOption = Annotated[
+    int | None,
+    typer.Option(help="Match each frame with this one, counted from 0; else with its neighbour.", metavar="FRAME"),
+]
+DirectionOption = Annotated[
+    str,
+    typer.Option(
+        help="forward: the flow is on the earlier (or fixed) frame's grid and points into the later (or other) "
+        "one; backward: the other way round."
+    ),
+]
+FlowFormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="Of the flow files: flo, png (KITTI, 16 bits), npz, flo5 (Spring, HDF5), or none.",
+        metavar="FORMAT",
+    ),
+]
+Mp4Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A film: flow (colours), warped (the source seen from the target) or stabilised; more than once for "
+        "several.",
+        metavar="KIND",
+    ),
+]
+FirstOption = Annotated[int, typer.Option("--from", help="First frame, counted from 0.", metavar="FRAME")]
+LastOption = Annotated[int | None, typer.Option("--to", help="Last frame, included.", metavar="FRAME")]
+EveryOption = Annotated[int, typer.Option(min=1, help="Take every so many frames only.", metavar="N")]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Bring frames down to this longer side; flow and films are in its pixels.", metavar="PIXELS"),
+]
+FpsOption = Annotated[float | None, typer.Option(help="Frames a second of a folder of images; 25 if not said.")]
+SmoothOption = Annotated[
+    float, typer.Option(help="Stabilised, without --against: quicker motion is shake.", metavar="SECONDS")
+]
+FlowMaxOption = Annotated[
+    float | None,
+    typer.Option(help="Length with full colour in the flow film; else the longest so far.", metavar="PIXELS"),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Leave flow files alone that an earlier run of this command made.")
+]
+
 
 def video(
-    frames: Annotated[Path, typer.Argument(help="A video file, or a folder of images.", metavar="IN")],
-    out: Annotated[Path, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")],
-    against: Annotated[
-        int | None,
-        typer.Option(help="Match each frame with this one, counted from 0; else with its neighbour.", metavar="FRAME"),
-    ] = None,
-    direction: Annotated[
-        str,
-        typer.Option(
-            help="forward: the flow is on the earlier (or fixed) frame's grid and points into the later (or other) "
-            "one; backward: the other way round."
-        ),
-    ] = "forward",
-    flow_format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="Of the flow files: flo, png (KITTI, 16 bits), npz, flo5 (Spring, HDF5), or none.",
-            metavar="FORMAT",
-        ),
-    ] = "flo",
-    mp4: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A film: flow (colours), warped (the source seen from the target) or stabilised; more than once for "
-            "several.",
-            metavar="KIND",
-        ),
-    ] = None,
-    first: Annotated[int, typer.Option("--from", help="First frame, counted from 0.", metavar="FRAME")] = 0,
-    last: Annotated[int | None, typer.Option("--to", help="Last frame, included.", metavar="FRAME")] = None,
-    every: Annotated[int, typer.Option(min=1, help="Take every so many frames only.", metavar="N")] = 1,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Bring frames down to this longer side; flow and films are in its pixels.", metavar="PIXELS"),
-    ] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second of a folder of images; 25 if not said.")] = None,
-    smooth: Annotated[
-        float, typer.Option(help="Stabilised, without --against: quicker motion is shake.", metavar="SECONDS")
-    ] = 1.0,
-    flow_max: Annotated[
-        float | None,
-        typer.Option(help="Length with full colour in the flow film; else the longest so far.", metavar="PIXELS"),
-    ] = None,
+    frames: FramesOption,
+    out: OutOption,
+    against: AgainstOption = None,
+    direction: DirectionOption = "forward",
+    flow_format: FlowFormatOption = "flo",
+    mp4: Mp4Option = None,
+    first: FirstOption = 0,
+    last: LastOption = None,
+    every: EveryOption = 1,
+    size: SizeOption = None,
+    fps: FpsOption = None,
+    smooth: SmoothOption = 1.0,
+    flow_max: FlowMaxOption = None,
     keep_going: KeepGoingOption = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Leave flow files alone that an earlier run of this command made.")
-    ] = False,
+    resume: ResumeOption = False,
     weights: WeightsOption = "glunet",
     device: DeviceOption = None,
     search: SearchOption = None,
@@ -108,23 +123,18 @@ def video(
     if out.exists() and not out.is_dir():
         raise GlunetError(f"'{out}' is a file, but a folder is expected: choose another name.")
     wanted = range(first, (opened.count - 1 if last is None else last) + 1, every)
-    plan = Plan(
-        wanted,
-        against,
-        cast("Direction", direction),
-        size,
-        confidence,
-        suffix,
-        films,
-        smooth,
-        flow_max,
-        keep_going,
-        resume,
-        search,
-    )
+    way, limits = cast("Direction", direction), (smooth, flow_max, keep_going, resume)
+    plan = Plan(wanted, against, way, size, confidence, suffix, films, *limits, search)
     if (out / LIST).exists() and not resume:
         typer.echo(f"glunet: '{out}' holds results already; files of the same names are replaced.", err=True)
     content = _watched(load(weights, device, search=search, polish=polish), opened, out, plan)
+    _tell(content, out, films, size)
+
+
+def _tell(content: dict[str, Any], out: Path, films: tuple[str, ...], size: int | None) -> None:
+    """What was written, and what a user should know of it."""
+    from glunet.video.run import LIST
+
     written = [pair["file"] for pair in content["pairs"] if "file" in pair]
     if written:
         typer.echo(f"{out / written[0]} ... {out / written[-1]} ({len(written)} files)")

@@ -8,6 +8,7 @@ from glunet.errors import GlunetError
 from glunet.inference.polish import Polish, check_polish
 from glunet.inference.search import Search, check_search
 from glunet.inference.speed import SPEEDS, Speed
+from glunet.inference.stages import Stages, check_stages
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Settings:
             one; "none" is the network's one pass.
         polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`),
             True everywhere, False not at all.
+        stages: of PDC-Net, which says how sure it is: "D" passes directly, "H" again through a homography, "MS" at
+            several scales first (`glunet.inference.stages`). The way back is always direct.
 
     Raises:
         GlunetError: a value that is none of these.
@@ -46,6 +49,7 @@ class Settings:
     speed: Speed = "exact"
     search: Search = "none"
     polish: Polish = False
+    stages: Stages = "D"
 
     def __post_init__(self) -> None:
         if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
@@ -53,7 +57,7 @@ class Settings:
             raise GlunetError(f"{asked}: ask for a whole number, 1 (as in the paper) or more.")
         if self.speed not in SPEEDS:
             raise GlunetError(f"speed={self.speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
-        check_search(self.search), check_polish(self.polish)
+        check_search(self.search), check_polish(self.polish), check_stages(self.stages)
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> "Settings":

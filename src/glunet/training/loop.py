@@ -74,135 +74,212 @@ def train(
     check_fit(settings)
     ranks = ranks or join(device)
     torch.manual_seed(settings.seed)
-    network = _start(settings, init)
-    network = network.to(device=ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    live = settings.encoder_lr > 0
-    network.encoder.requires_grad_(live)
-    averaged = copy.deepcopy(network).eval()  # a running mean of the weights, which is what is saved
-    encoder = network if live else encoder_alone(network.encoder, torch.bfloat16 if settings.bf16 else torch.float32)
-    groups = [{"params": [p for n, p in network.named_parameters() if not _is_encoder(n)], "peak": settings.lr}]
-    if live:
-        groups.append({"params": list(network.encoder.parameters()), "peak": settings.encoder_lr})
-    optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    trained = [p for p in network.parameters() if p.requires_grad]
+    training = _Training(photographs, run, settings, init, ranks)
+    run.mkdir(parents=True, exist_ok=True)
+    for part in run.glob(".part-*") if ranks.rank == 0 else ():  # of a run that was killed while it wrote
+        part.unlink(missing_ok=True)
+    if training.progress >= 1 and (done := ranks.from_first(_finished(run / "weights.safetensors", training.step))):
+        return done
+    training.check_with(held_back, real, report, show)
+    saved = training.elapsed
+    with stop_requests(patient=ranks.world > 1) as stopped:
+        while training.progress < 1 and not training.stop:
+            training.enter(next(stage for stage in settings.stages if training.progress < stage.until))
+            training.learn()
+            training.tick(stopped())
+            if training.step % 20 == 0:
+                training.tell()
+            if training.elapsed - saved > 60 * settings.every and training.progress < 1 and not training.stop:
+                training.checkpoint()
+                training.tick(stopped())
+                saved = training.elapsed
+        if training.stage is None and training.progress < 1:
+            return {}
+        if training.stage is None:  # ended, but killed before its weights were written
+            training.enter(settings.stages[-1])
+        return training.checkpoint()
 
-    step, began = 0, time.monotonic()
-    made: dict[Any, int] = {}
-    due: dict[Any, float] = {}
-    state = ranks.from_first(read_state(run / "state.pt") if ranks.rank == 0 else None)
-    if state is not None:
-        restore(run / "state.pt", state, network, averaged, optimiser)
-        step, began, made, due = state["step"], began - state["elapsed"], state["made"], state["due"]
-        if state.get("photographs", photographs.fingerprint()) != photographs.fingerprint():
+
+class _Training:
+    """A run under way: its networks, its pools of scenes, and where it is.
+
+    Attributes:
+        network, averaged: what learns, and a running mean of its weights, which is what is saved.
+        step: steps done; `elapsed`: seconds, of all ranks the same; `stop`: whether one of them was asked to stop.
+        stage: the one it is in; None before the first step.
+        pools: one for each frame of the stage.
+    """
+
+    def __init__(
+        self, photographs: Photographs, run: Path, settings: Settings, init: str | Path | None, ranks: Alone
+    ) -> None:
+        self.photographs, self.run, self.settings, self.init, self.ranks = photographs, run, settings, init, ranks
+        self.live = live = settings.encoder_lr > 0
+        network = _start(settings, init)
+        network = network.to(device=ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.encoder.requires_grad_(live)
+        self.network, self.averaged = network, copy.deepcopy(network).eval()
+        precision = torch.bfloat16 if settings.bf16 else torch.float32
+        self.encoder = network if live else encoder_alone(network.encoder, precision)
+        groups = [{"params": [p for n, p in network.named_parameters() if not _is_encoder(n)], "peak": settings.lr}]
+        if live:
+            groups.append({"params": list(network.encoder.parameters()), "peak": settings.encoder_lr})
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        self.trained = [p for p in network.parameters() if p.requires_grad]
+
+        self.step, self.began = 0, time.monotonic()
+        self.made: dict[Any, int] = {}
+        self.due: dict[Any, float] = {}
+        self.pools: list[Pool] = []
+        self.stage: Stage | None = None
+        self.skipped = self.in_a_row = 0
+        self._resume()
+        if settings.compile:
+            compile_decoders(network, ranks.device)
+        self.learner = ranks.learner(network)
+        self.elapsed, self.stop = 0.0, False
+        self.tick(False)
+
+    def _resume(self) -> None:
+        """Goes on where the folder's run stopped, if there is one."""
+        run, ranks = self.run, self.ranks
+        state = ranks.from_first(read_state(run / "state.pt") if ranks.rank == 0 else None)
+        if state is None:
+            return
+        restore(run / "state.pt", state, self.network, self.averaged, self.optimiser)
+        self.step, self.made, self.due = state["step"], state["made"], state["due"]
+        self.began -= state["elapsed"]
+        if state.get("photographs", self.photographs.fingerprint()) != self.photographs.fingerprint():
             raise GlunetError(
                 f"{run} holds a run on other photographs: give it the same ones, or name another --out for a run from "
                 f"its weights (--init {run / 'weights.safetensors'})."
             )
         if state.get("ranks", 1) != ranks.world:
             log.warning("%d processes go on with the run of %d: on other data", ranks.world, state.get("ranks", 1))
-    if settings.compile:
-        compile_decoders(network, ranks.device)
-    learner, sets = ranks.learner(network), RealSets(real)
-    elapsed, stop = ranks.agree(time.monotonic() - began, False)
 
-    def progress() -> float:
-        return step / settings.steps if settings.steps else elapsed / 60 / settings.minutes  # type: ignore[operator]
+    def check_with(self, held_back: Photographs, real: Sequence[RealSet], report: Report, show: Show | None) -> None:
+        """What a checkpoint is measured on, and who hears of it."""
+        ranks, settings = self.ranks, self.settings
+        self.fixed = fixed_pairs(
+            self.encoder, held_back, settings.validation_pairs, keep_images=self.live, part=(ranks.rank, ranks.world)
+        )
+        self.sets, self.report, self.show = RealSets(real), report, show
 
-    def save(stage: Stage) -> dict[str, float]:
-        made.update({pool.frame: pool.made for pool in pools})
-        due.update({pool.frame: pool.due for pool in pools})
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done; 1 and more at its end."""
+        settings = self.settings
+        if settings.steps:
+            return self.step / settings.steps
+        return self.elapsed / 60 / settings.minutes  # type: ignore[operator]
+
+    def tick(self, stopped: bool) -> None:
+        """What time it is, and whether to stop, of all ranks the same."""
+        self.elapsed, self.stop = self.ranks.agree(time.monotonic() - self.began, stopped)
+
+    def enter(self, stage: Stage) -> None:
+        """Makes this the stage, with a pool for each of its frames; one that the stage before had goes on."""
+        if stage == self.stage:
+            return
+        settings, kept = self.settings, {pool.frame: pool for pool in self.pools}
+        for frame in stage.frames:
+            if frame not in kept:
+                kept[frame] = Pool(
+                    self.encoder, self.photographs, settings.recipe, frame, memory=settings.pool_memory,
+                    seed=settings.seed + 7919 * frame[1] + 104729 * frame[0], photometric=settings.photometric,
+                    keep_images=self.live, made=self.made.get(frame, 0), part=(self.ranks.rank, self.ranks.world),
+                )  # fmt: skip
+                kept[frame].due = self.due.get(frame, 0.0)
+        self.stage, self.pools = stage, [kept[frame] for frame in stage.frames]
+
+    def learn(self) -> None:
+        """One step: new scenes where they are due, a batch, its loss, the optimiser, the running mean."""
+        settings, stage, step = self.settings, self.stage, self.step
+        assert stage is not None
+        pool = self.pools[step % len(self.pools)]
+        pool.due += stage.refresh
+        while pool.due >= 1 or (len(pool) < 2 * stage.batch and not pool.full):
+            pool.refresh()
+            pool.due = max(0.0, pool.due - 1)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * schedule(step, self.progress, settings)
+        batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
+        passes = 1 + int(stage.passes * _chance(settings.seed, step, 1))
+        coarse = self.pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
+        train_mode(self.network, settings.freeze_norms)
+        self.value, self.error = self.learner(_computation(batch, coarse, stage, extra, passes, settings.bf16))
+        self.optimiser.zero_grad(set_to_none=True)
+        self.ranks.backward(self.value)
+        self.norm = nn.utils.clip_grad_norm_([p for p in self.trained if p.grad is not None], settings.clip)
+        if torch.isfinite(self.norm):
+            self.optimiser.step()
+            average(self.averaged, self.network, min(settings.ema, (1 + step) / (10 + step)))
+            self.in_a_row = 0
+        else:
+            self._skip()
+        self.step += 1
+
+    def _skip(self) -> None:
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        log.warning("step %d: the gradient is not finite; skipped (%d so far)", self.step, self.skipped)
+        if self.in_a_row == HOPELESS:
+            raise GlunetError(
+                f"The gradients of the last {HOPELESS} steps were not finite; the last checkpoint in {self.run} is "
+                "from before: start another run from its weights (--init) with a lower --lr."
+            )
+
+    def tell(self) -> None:
+        """Reports the last step."""
+        stage, ranks = self.stage, self.ranks
+        assert stage is not None
+        means = ranks.sum(torch.tensor((float(self.value.detach()), self.error))) / ranks.world
+        line = {
+            "step": self.step, "minutes": self.elapsed / 60, "progress": self.progress, "stage": stage.name,
+            "pairs": stage.batch * ranks.world, "loss": float(means[0]), "error": float(means[1]),
+            "lr": self.optimiser.param_groups[0]["lr"], "norm": float(self.norm), "skipped": self.skipped,
+        }  # fmt: skip
+        if ranks.rank == 0:
+            self.report(line)
+
+    def checkpoint(self) -> dict[str, float]:
+        """Writes the state, then validates the averaged weights and writes them; the validation's numbers."""
+        stage, ranks, settings = self.stage, self.ranks, self.settings
+        assert stage is not None
+        self.made.update({pool.frame: pool.made for pool in self.pools})
+        self.due.update({pool.frame: pool.due for pool in self.pools})
         if ranks.rank == 0:  # before all else: who stops a run may not wait for what follows
-            state = {
-                "network": network_state(network, live), "averaged": network_state(averaged, live),
-                "optimiser": optimiser.state_dict(), "step": step, "elapsed": time.monotonic() - began,
-                "made": made, "due": due, "ranks": ranks.world, "bf16": settings.bf16,
-                "photographs": photographs.fingerprint(),
-            }  # fmt: skip
-            write_state(run / "state.pt", state)
+            self._write_state()
         if not settings.freeze_norms:
-            estimate_statistics(averaged, network, pools, stage, step, settings, ranks)
-        numbers = validate(averaged, fixed, stage.levels, ranks, stage.passes)
+            estimate_statistics(self.averaged, self.network, self.pools, stage, self.step, settings, ranks)
+        numbers = validate(self.averaged, self.fixed, stage.levels, ranks, stage.passes)
         if ranks.rank > 0:
             return numbers
-        numbers |= sets(averaged, settings.bf16, elapsed, progress() >= 1)
+        numbers |= self.sets(self.averaged, settings.bf16, self.elapsed, self.progress >= 1)
         metadata = {
-            "training": {"steps": step, "hours": round(elapsed / 3600, 3), "stage": stage.name, "seed": settings.seed,
-                         "init": str(init or "vgg16"), "recipe": dataclasses.asdict(settings.recipe),
-                         "processes": ranks.world},
+            "training": {"steps": self.step, "hours": round(self.elapsed / 3600, 3), "stage": stage.name,
+                         "seed": settings.seed, "init": str(self.init or "vgg16"),
+                         "recipe": dataclasses.asdict(settings.recipe), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
-            "pyramid": 1 in LEVELS[network.config.network], "passes": stage.passes,
+            "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes,
             "search": "auto", "polish": "auto", "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
-        save_weights(run / "weights.safetensors", network_state(averaged, live), network.config, metadata)
-        report({"step": step, "minutes": elapsed / 60, "progress": progress(), "stage": stage.name, **numbers})
-        if show is not None:
-            show(step, averaged, fixed[0])
+        weights = network_state(self.averaged, self.live)
+        save_weights(self.run / "weights.safetensors", weights, self.network.config, metadata)
+        minutes = self.elapsed / 60
+        self.report({"step": self.step, "minutes": minutes, "progress": self.progress, "stage": stage.name, **numbers})
+        if self.show is not None:
+            self.show(self.step, self.averaged, self.fixed[0])
         return numbers
 
-    run.mkdir(parents=True, exist_ok=True)
-    for part in run.glob(".part-*") if ranks.rank == 0 else ():  # of a run that was killed while it wrote
-        part.unlink(missing_ok=True)
-    if progress() >= 1 and (done := ranks.from_first(_finished(run / "weights.safetensors", step))):
-        return done
-    fixed = fixed_pairs(encoder, held_back, settings.validation_pairs, keep_images=live, part=(ranks.rank, ranks.world))
-    pools: list[Pool] = []
-    stage: Stage | None = None
-    saved, skipped, in_a_row = elapsed, 0, 0
-    with stop_requests(patient=ranks.world > 1) as stopped:
-        while progress() < 1 and not stop:
-            now = next(s for s in settings.stages if progress() < s.until)
-            if now != stage:
-                stage = now
-                pools = _pools(pools, stage, encoder, photographs, settings, made, due, ranks)
-            pool = pools[step % len(pools)]
-            pool.due += stage.refresh
-            while pool.due >= 1 or (len(pool) < 2 * stage.batch and not pool.full):
-                pool.refresh()
-                pool.due = max(0.0, pool.due - 1)
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * schedule(step, progress(), settings)
-            batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
-            passes = 1 + int(stage.passes * _chance(settings.seed, step, 1))
-            coarse = pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
-            train_mode(network, settings.freeze_norms)
-            value, error = learner(_computation(batch, coarse, stage, extra, passes, settings.bf16))
-            optimiser.zero_grad(set_to_none=True)
-            ranks.backward(value)
-            norm = nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], settings.clip)
-            if torch.isfinite(norm):
-                optimiser.step()
-                average(averaged, network, min(settings.ema, (1 + step) / (10 + step)))
-                in_a_row = 0
-            else:
-                skipped, in_a_row = skipped + 1, in_a_row + 1
-                log.warning("step %d: the gradient is not finite; skipped (%d so far)", step, skipped)
-                if in_a_row == HOPELESS:
-                    raise GlunetError(
-                        f"The gradients of the last {HOPELESS} steps were not finite; the last checkpoint in {run} is "
-                        "from before: start another run from its weights (--init) with a lower --lr."
-                    )
-            step += 1
-            elapsed, stop = ranks.agree(time.monotonic() - began, stopped())
-            if step % 20 == 0:
-                means = ranks.sum(torch.tensor((float(value.detach()), error))) / ranks.world
-                line = {
-                    "step": step, "minutes": elapsed / 60, "progress": progress(), "stage": stage.name,
-                    "pairs": stage.batch * ranks.world, "loss": float(means[0]), "error": float(means[1]),
-                    "lr": optimiser.param_groups[0]["lr"], "norm": float(norm), "skipped": skipped,
-                }  # fmt: skip
-                if ranks.rank == 0:
-                    report(line)
-            if elapsed - saved > 60 * settings.every and progress() < 1 and not stop:
-                save(stage)
-                elapsed, stop = ranks.agree(time.monotonic() - began, stopped())
-                saved = elapsed
-        if stage is None and progress() < 1:
-            return {}
-        if stage is None:  # ended, but killed before its weights were written
-            stage = settings.stages[-1]
-            pools = _pools(pools, stage, encoder, photographs, settings, made, due, ranks)
-        return save(stage)
+    def _write_state(self) -> None:
+        state = {
+            "network": network_state(self.network, self.live), "averaged": network_state(self.averaged, self.live),
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "elapsed": time.monotonic() - self.began,
+            "made": self.made, "due": self.due, "ranks": self.ranks.world, "bf16": self.settings.bf16,
+            "photographs": self.photographs.fingerprint(),
+        }  # fmt: skip
+        write_state(self.run / "state.pt", state)
 
 
 def compile_decoders(network: Network, device: torch.device) -> bool:
@@ -276,23 +353,6 @@ def _finished(weights: Path, step: int) -> dict[str, float] | None:
         return None
     metadata = read_network(weights)[1]
     return metadata["validation"] if metadata["training"]["steps"] == step else None
-
-
-def _pools(
-    old: list[Pool], stage: Stage, encoder: Network, photographs: Photographs, settings: Settings,
-    made: dict[Any, int], due: dict[Any, float], ranks: Alone,
-) -> list[Pool]:  # fmt: skip
-    """A pool for each frame of the stage; one that the stage before had goes on."""
-    kept = {pool.frame: pool for pool in old}
-    for frame in stage.frames:
-        if frame not in kept:
-            kept[frame] = Pool(
-                encoder, photographs, settings.recipe, frame, memory=settings.pool_memory,
-                seed=settings.seed + 7919 * frame[1] + 104729 * frame[0], photometric=settings.photometric,
-                keep_images=settings.encoder_lr > 0, made=made.get(frame, 0), part=(ranks.rank, ranks.world),
-            )  # fmt: skip
-            kept[frame].due = due.get(frame, 0.0)
-    return [kept[frame] for frame in stage.frames]
 
 
 def _is_encoder(key: str) -> bool:

@@ -1,0 +1,135 @@
+"""Multi-stage inference of PDC-Net (paper section 3.5, SPEC 13): a homography of what it is sure of, then again.
+
+"D" is the direct pass. "H" fits a homography to the first pass where the network says that it may be right, warps the
+source by it and passes once more; the answer goes through both. "MS" makes that first pass at several scales of one
+image against the other, and keeps the one whose homography explains the largest share of its positions: for views that
+differ in scale. What search does for networks that say nothing of themselves (`glunet.inference.search`) is the same
+idea with other witnesses; a pass through a homography and its composition are shared with it.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import cv2
+import numpy as np
+
+from glunet.errors import GlunetError
+from glunet.geometry.estimation import apply_homography
+from glunet.inference.confidence import flow_tensor
+from glunet.inference.likeness import grid, warp
+from glunet.network.pdcnet import Mixture
+
+Stages = Literal["D", "H", "MS"]
+
+RATIOS = (0.5, 0.6, 0.88, 1.0, 1.33, 1.66, 2.0)  # of the target to the source; below 1 the target is shrunk
+SMALLEST = 32  # px of an image's side
+LEAST = 0.05  # P_1 from which on a position counts
+QUARTER = 4  # positions are those of a quarter of the size
+ERROR, ITERATIONS, FEWEST = 1.0, 3000, 200  # of RANSAC: pixels there, tries, inliers
+SHARE = 0.002  # of the positions that a scale's inliers must be
+WHOLE = 0.98  # of a pixel that must be seen through the homography
+
+
+class Answer(NamedTuple):
+    """What a pass says.
+
+    Attributes:
+        flow: H x W x 2 float32, target into source, pixels.
+        mixture: H x W x 3 float32 (`glunet.match.Match.mixture`).
+    """
+
+    flow: np.ndarray
+    mixture: np.ndarray
+
+
+# A pass with the source warped by a target -> source homography: its answer from the target's grid into itself, and
+# where the warped source shows something, H x W bool.
+Again = Callable[[np.ndarray], tuple[Answer, np.ndarray]]
+# A pass with target and source of these sizes, (height, width) each.
+Resized = Callable[[tuple[int, int], tuple[int, int]], Answer]
+
+
+def check_stages(stages: Stages) -> Stages:
+    """Raises a GlunetError for a word that `stages` cannot be."""
+    if stages not in get_args(Stages):
+        raise GlunetError(f"stages={stages!r} came: it is one of {', '.join(map(repr, get_args(Stages)))}.")
+    return stages
+
+
+def confident_homography(answer: Answer) -> tuple[np.ndarray, float] | None:
+    """The target -> source homography of what may be right, and the share of positions that agree; or None.
+
+    It is none that mirrors, or in which a direction shrinks or grows beyond reason.
+    """
+    height, width = (max(1, side // QUARTER) for side in answer.flow.shape[:2])
+    factor = np.array((answer.flow.shape[1] / width, answer.flow.shape[0] / height))
+    at = (grid((height, width)) + 0.5) * factor - 0.5
+    flow, mixture = (
+        cv2.remap(values, at.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for values in (answer.flow, answer.mixture)
+    )
+    counts = Mixture.unpacked(flow_tensor(mixture)).probability()[0].numpy() >= LEAST
+    if counts.sum() < FEWEST:
+        return None
+    target, source = at[counts], (at + flow)[counts]
+    cv2.setRNGSeed(0)
+    matrix, inliers = cv2.findHomography(
+        target / QUARTER, source / QUARTER, cv2.RANSAC, ERROR, maxIters=ITERATIONS, confidence=0.9999
+    )
+    if matrix is None or inliers.sum() < FEWEST or not np.isfinite(matrix).all():
+        return None
+    lengths = np.linalg.norm(matrix[:2, :2], axis=0)
+    if np.linalg.det(matrix[:2, :2]) < 0 or (lengths < 0.001).any() or (lengths > 100).any():
+        return None
+    scale = np.diag((QUARTER, QUARTER, 1.0))
+    return scale @ matrix @ np.linalg.inv(scale), float(inliers.sum() / counts.size)
+
+
+def through(matrix: np.ndarray, first: Answer, again: Again) -> Answer:
+    """The answer of a pass through a homography, and of the first pass where that leaves what it shows."""
+    second, shown = again(matrix)
+    at = grid(first.flow.shape)
+    whole = warp(shown.astype(np.float32), second.flow) >= WHOLE
+    y, x = np.moveaxis(at + second.flow, -1, 0)[::-1]
+    whole &= (x >= 0) & (y >= 0) & (x <= shown.shape[1] - 1) & (y <= shown.shape[0] - 1)
+    flow = apply_homography(matrix, (at + second.flow).astype(np.float64)) - at
+    whole &= np.isfinite(flow).all(-1)
+    return Answer(
+        np.where(whole[..., None], np.nan_to_num(flow), first.flow).astype(np.float32),
+        np.where(whole[..., None], second.mixture, first.mixture),
+    )
+
+
+def homography_stage(first: Answer, again: Again) -> Answer:
+    """Stage H; the first pass where it finds no homography."""
+    found = confident_homography(first)
+    return first if found is None else through(found[0], first, again)
+
+
+def multi_scale(
+    first: Answer, target_size: tuple[int, int], source_size: tuple[int, int], resized: Resized, again: Again
+) -> Answer:
+    """Stage MS; the first pass where no scale finds a homography that explains more than 0.2 % of its positions."""
+    best: tuple[float, np.ndarray] | None = None
+    for ratio in RATIOS:
+        sizes = scaled(target_size, min(1.0, ratio)), scaled(source_size, min(1.0, 1 / ratio))
+        if min(*sizes[0], *sizes[1]) < SMALLEST:
+            continue
+        found = confident_homography(first if ratio == 1 else resized(*sizes))
+        if found is None or found[1] <= max(SHARE, best[0] if best else 0.0):
+            continue
+        best = found[1], _onto(source_size, sizes[1]) @ found[0] @ np.linalg.inv(_onto(target_size, sizes[0]))
+    return first if best is None else through(best[1], first, again)
+
+
+def scaled(size: tuple[int, int], ratio: float) -> tuple[int, int]:
+    """(height, width) times the ratio, whole pixels."""
+    return round(size[0] * ratio), round(size[1] * ratio)
+
+
+def _onto(size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
+    """3 x 3: from pixels of a smaller copy to the image's."""
+    y, x = size[0] / small[0], size[1] / small[1]
+    return np.array(((x, 0, (x - 1) / 2), (0, y, (y - 1) / 2), (0, 0, 1)))
+
+
