@@ -8,7 +8,7 @@ import threading
 import typer
 
 from glunet._version import __version__
-from glunet.cli import bench, colmap, convert, info, match, train, video, view
+from glunet.cli import batch, bench, colmap, convert, info, match, pairs, train, video, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
 
@@ -29,6 +29,8 @@ app.command("info")(info.info)
 app.command("view")(view.view)
 app.command("video")(video.video)
 app.command("colmap")(colmap.colmap)
+app.command("pairs")(pairs.pairs)
+app.command("batch")(batch.batch)
 
 
 def _version(asked: bool) -> None:

@@ -42,7 +42,7 @@ def read(path: Path, names: Sequence[str]) -> list[Pair]:
     for place, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        words = line.strip().split(" ")
+        words = line.strip().replace("\t", " ").split(" ")
         splits = [(" ".join(words[:at]).strip(), " ".join(words[at:]).strip()) for at in range(1, len(words))]
         pairs = {(numbers[a], numbers[b]) for a, b in splits if a in numbers and b in numbers}
         if len(pairs) != 1 or len(set(*pairs)) != 2:
