@@ -25,7 +25,7 @@ def check_contents(wheel: Path) -> None:
     needed = {
         "py.typed": any(n == "glunet/py.typed" for n in names),
         "weights": any(n.startswith("glunet/weights/") and n.endswith(".safetensors") for n in names),
-        "the page": {f"glunet/view/page.{kind}" for kind in ("html", "css", "js")} <= set(names),
+        "the page": {f"glunet/images/page.{kind}" for kind in ("html", "css", "js")} <= set(names),
         "LICENSE": any(n.endswith("/LICENSE") for n in names),
         "NOTICE": any(n.endswith("/NOTICE") for n in names),
     }
