@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from glunet import cli
+from glunet import cli, loading
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -24,6 +25,17 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return (end.value.code or 0, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def command_with(command: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], Command]:
+    """`command_with("video", matcher)` -> `glunet video`, with this in place of what it would load."""
+
+    def made(name: str, matcher: object) -> Command:
+        monkeypatch.setattr(loading, "load", lambda weights, device, **settings: matcher)
+        return partial(command, name)
+
+    return made
 
 
 @pytest.fixture

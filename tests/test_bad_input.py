@@ -113,7 +113,7 @@ CASES = [
     *((name, "target", *case) for name, case in IMAGES.items() if name in ("missing", "truncated JPEG", "under 32 px")),
     *((name, "--weights", *case) for name, case in WEIGHTS.items()),
     *((name, "--out", *case) for name, case in OUT.items()),
-    ("no such format", "--flow-format", lambda folder: "tiff", "choose one of"),
+    ("no such format", "--flow-format", lambda folder: "tiff", "is not one of"),
     ("no such device", "--device", lambda folder: "abacus", "abacus"),
     ("absent device", "--device", lambda folder: "cuda:99", "cuda:99"),
     ("beyond KITTI's range", "--flow-format", lambda folder: "png", "KITTI's PNG holds"),

@@ -1,5 +1,7 @@
 """What one would use instead, and the network itself, under one signature."""
 
+import ast
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import glunet
 from glunet import GlunetError
 from glunet.evaluation import encoding, tables
 from glunet.evaluation.baselines import Dis, Farneback, Identity, SiftHomography
 from glunet.evaluation.datasets import benchmark
-from glunet.evaluation.methods import Glunet, Raft, code_version, method
+from glunet.evaluation.methods import FLOORS, Glunet, Raft, code_version, method
 from glunet.evaluation.run import evaluate
 from glunet.inference import speed
 from glunet.matcher import Matcher
@@ -172,3 +175,27 @@ def test_the_network_sees_pairs_of_one_size_together(matcher: Matcher) -> None:
     hook.remove()
     assert seen == [2, 2, 1]
     assert len(results.scores) == 5
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_the_code_version_follows_what_moves_a_flow(tmp_path, floor):
+    """A constant on any floor changes it, so that no old prediction is taken for a new one; a comment does not."""
+    package = tmp_path / "glunet"
+    shutil.copytree(Path(glunet.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    before = code_version(package)
+    assert before == code_version()
+    file, number = next(
+        (path, node)
+        for path in sorted((package / floor).glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float)
+    )
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(["# A comment.", *lines]))
+    code_version.cache_clear()
+    assert code_version(package) == before
+    at = number.lineno - 1
+    lines[at] = f"{lines[at][: number.col_offset]}1{lines[at][number.col_offset :]}"
+    file.write_text("\n".join(lines))
+    code_version.cache_clear()
+    assert code_version(package) != before

@@ -171,9 +171,7 @@ def test_what_cannot_be_is_said_before_anything_is_made(photos: Path, command: C
 
 
 @pytest.mark.parametrize(("library", "extra"), [("pyarrow", "batch"), ("fsspec", "batch"), ("ray", "ray")])
-def test_a_missing_library_is_named(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, library: str, extra: str
-) -> None:
+def test_a_missing_library_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch, library: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(GlunetError, match=rf"pip install 'glunet\[{extra}\]'"):
         run.run(job(photos), PAIRS, ray="local")

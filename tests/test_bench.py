@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks import performance
 from torch.utils.flop_counter import FlopCounterMode
 
 import golden
 from glunet import cli, loading
 from glunet.bench import floor, footprint, measure, rows, stages
-from glunet.bench.page import page
 from glunet.bench.timing import in_turns, ratios
 from glunet.bench.twin import PlainTwin
 from glunet.network.glunet import GLUNet, GLUNetConfig
@@ -192,10 +192,9 @@ def quick(monkeypatch):
 
 def test_figures_as_json_and_as_a_page(run, quick, monkeypatch) -> None:
     monkeypatch.setattr(measure, "STARTS", 1)
-    words = ("--sizes", "40x64", "--rows", "exact,twin", "--repeat", 2, "--batch", 2, "--json", "-", "--page", "p.md")
-    code, printed, told = run(*words)
+    words = ("--sizes", "40x64", "--rows", "exact,twin", "--repeat", 2, "--batch", 2, "--json", "-")
+    code, printed, _ = run(*words)
     assert code == 0
-    assert "wrote p.md" in told
     result = json.loads(printed)
     assert {
         "glunet",
@@ -229,11 +228,14 @@ def test_figures_as_json_and_as_a_page(run, quick, monkeypatch) -> None:
     starts = {line["row"]: line for line in result["start_up"]["rows"]}
     assert starts["exact"]["starts"] == 1
     assert starts["exact"]["load_and_first"]["median"] >= starts["exact"]["first"]["least"]
+    Path("bench.json").write_text(printed)
+    monkeypatch.setattr(sys, "argv", ["performance", "bench.json", "p.md", "--note", "On a train."])
+    performance.main()
     written = Path("p.md").read_text()
     assert written.startswith("# Performance\n\nWritten by `glunet bench --sizes 40x64")
     for heading in ("Seconds a pair", "Times as fast", "Pairs a second", "Peak memory", "Start-up", "floor", "Where"):
         assert f"## {heading}" in written or heading in written
-    assert page(result, "x", "On a train.").count("On a train.") == 1
+    assert written.count("On a train.") == 1
 
 
 def test_what_cannot_be_had_is_named(run, quick, monkeypatch) -> None:
@@ -279,7 +281,7 @@ def test_what_takes_too_long_is_left_out(run, quick) -> None:
         (("--rows", "raft"), "There is no row 'raft'"),
         (("--weights", "nothing"), "Weights 'nothing'"),
         (("--device", "abacus"), "Device 'abacus' cannot be used"),
-        (("--page", "missing/p.md", "--json", "missing/p.json"), "missing"),
+        (("--json", "missing/p.json"), "missing"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, words, said) -> None:

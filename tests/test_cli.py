@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glunet._version import __version__
+from glunet import __version__
 
 SLOW = """
 import sys, time

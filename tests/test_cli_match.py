@@ -153,7 +153,8 @@ def test_wrong_usage(run, words):
     code, printed, errors = run(*words)
     assert code == 2
     assert printed == ""
-    assert "Error: " in errors
+    assert errors.startswith("glunet: ")
+    assert errors.count("\n") == 1
     assert "Traceback" not in errors
 
 

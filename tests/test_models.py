@@ -1,6 +1,5 @@
 """Robust models: recovered exactly from clean matches, and in spite of wrong ones; sentences where there is none."""
 
-
 import numpy as np
 import pytest
 

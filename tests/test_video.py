@@ -6,7 +6,6 @@ import sys
 import weakref
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,10 +40,8 @@ def pan() -> Pan:
 
 
 @pytest.fixture
-def run(monkeypatch, command, pan):
-    """`run(...)` -> exit code, stdout, stderr of `glunet video ...`."""
-    monkeypatch.setattr(loading, "load", lambda name, device, **settings: pan)
-    return partial(command, "video")
+def run(command_with, pan):
+    return command_with("video", pan)
 
 
 @pytest.fixture
@@ -357,9 +354,9 @@ def test_what_is_no_video(run, tmp_path):
         ((two, "--to", 7), "has frames 0 to 1"),
         ((two, "--from", 1, "--to", 0), "has frames 0 to 1"),
         ((two, "--against", 2), "has frames 0 to 1"),
-        ((two, "--format", "tiff"), "format 'tiff' is unknown"),
-        ((two, "--direction", "up"), "direction 'up' is unknown"),
-        ((two, "--mp4", "all"), "film 'all' is unknown"),
+        ((two, "--format", "tiff"), "'tiff' is not one of"),
+        ((two, "--direction", "up"), "'up' is not one of"),
+        ((two, "--mp4", "all"), "'all' is not one of"),
         ((two, "--format", "none"), "nothing to do"),
         ((two, "--size", 5), "64 is the least"),
         ((two, "--fps", 5), "no folder"),

@@ -279,9 +279,12 @@ cli.main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are otherwise there")
 def test_control_c_ends_it_during_a_match():
-    with subprocess.Popen(
-        [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run, killed(run):
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as run,
+        killed(run),
+    ):
         assert run.stdout is not None
         host = run.stdout.readline().split("http://")[1].split("/")[0]
         answers = []

@@ -11,13 +11,15 @@ Names are imported when they are first used: `import glunet` alone does not impo
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from glunet._version import __version__
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
     from glunet.loading import load, weights
     from glunet.match import Match
     from glunet.matcher import Matcher
+
+# Here and nowhere else; CHANGELOG.md and CITATION.cff are checked against it.
+__version__ = "0.1.0"
 
 __all__ = ["GlunetError", "Match", "Matcher", "__version__", "load", "weights"]
 

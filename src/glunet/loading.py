@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from glunet._version import __version__
+from glunet import __version__
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.inference.confidence import Calibration

@@ -45,9 +45,7 @@ class Matches(Protocol):
     def __call__(self, sources: list[Encoded], targets: list[Encoded], tile: int | None) -> list[Match]: ...
 
 
-def match_many(
-    matcher: Matching, pairs: Iterable[Pair], batch: int, both: bool, matches: Matches
-) -> Iterator[Outcome]:
+def match_many(matcher: Matching, pairs: Iterable[Pair], batch: int, both: bool, matches: Matches) -> Iterator[Outcome]:
     """See `Matcher.match_many`.
 
     A pair's pixels are copied as soon as it is read, before the next one is asked for: an iterator may use its arrays

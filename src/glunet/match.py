@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from glunet._version import __version__
+from glunet import __version__
 from glunet.errors import GlunetError
 from glunet.flow import geometry
 from glunet.flow.files import write_flow

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from glunet._version import __version__
+from glunet import __version__
 from glunet.bench import floor, footprint, rows, stages
 from glunet.bench.rows import ROWS, Pair
 from glunet.bench.timing import in_turns, ratios, spread
@@ -179,32 +179,44 @@ def _at_size(
             say(f"{label}: stages, {ROWS[name].title}")
             lines[name]["stages"] = stages.shares(partial(run, name, pairs[0]), network, wait)
 
-    batching = [name for name in taken if ROWS[name].batches]
-    if settings.batch > 1 and batching:
-        several = settings.batch * sum(medians[name] for name in batching)
-        needed = 2 * needed_bytes(size, size, settings.batch)
-        available = available_bytes(settings.device)
-        if several > settings.seconds:
-            why = f"{settings.batch} pairs by each row would take about {several:.0f} s."
-            left_out.append({"row": "pairs at once", "size": label, "why": why})
-        elif available is not None and needed > available:
-            why = f"{settings.batch} pairs may need {human(needed)} of memory, but {human(available)} is available."
-            left_out.append({"row": "pairs at once", "size": label, "why": why})
-        else:
-            many = [rows.make_pair(height, width, settings.device, settings.batch)]
-            if settings.device.type == "cuda":  # what is made for each shape is made now
-                for name in batching:
-                    run(name, many[0])
-            at_once = in_turns(
-                {name: partial(_alternating, run, name, many) for name in batching},
-                min(3, settings.repeat),
-                settings.seconds,
-                fewest=1,
-                say=lambda number, name: say(f"{label}: {settings.batch} pairs at once, {ROWS[name].title}"),
-            )
-            for name, seconds in at_once.items():
-                lines[name]["pairs_per_second"] = spread([settings.batch / second for second in seconds])
+    if settings.batch > 1:
+        left_out += _at_once(settings, size, run, lines, medians, say)
     return {"height": height, "width": width, "rows": list(lines.values())}, left_out
+
+
+def _at_once(
+    settings: Settings,
+    size: tuple[int, int],
+    run: Callable[[str, Pair], None],
+    lines: dict[str, dict[str, Any]],
+    medians: dict[str, float],
+    say: Say,
+) -> list[dict[str, Any]]:
+    """Adds the pairs a second of several at once to the lines of the rows that take them; what is left out."""
+    batching = [name for name in lines if ROWS[name].batches]
+    several = settings.batch * sum(medians[name] for name in batching)
+    needed, available = 2 * needed_bytes(size, size, settings.batch), available_bytes(settings.device)
+    label, why = f"{size[0]}x{size[1]}", ""
+    if several > settings.seconds:
+        why = f"{settings.batch} pairs by each row would take about {several:.0f} s."
+    elif available is not None and needed > available:
+        why = f"{settings.batch} pairs may need {human(needed)} of memory, but {human(available)} is available."
+    if why or not batching:
+        return [{"row": "pairs at once", "size": label, "why": why}] if why else []
+    many = [rows.make_pair(*size, settings.device, settings.batch)]
+    if settings.device.type == "cuda":  # what is made for each shape is made now
+        for name in batching:
+            run(name, many[0])
+    taken = in_turns(
+        {name: partial(_alternating, run, name, many) for name in batching},
+        min(3, settings.repeat),
+        settings.seconds,
+        fewest=1,
+        say=lambda number, name: say(f"{label}: {settings.batch} pairs at once, {ROWS[name].title}"),
+    )
+    for name, seconds in taken.items():
+        lines[name]["pairs_per_second"] = spread([settings.batch / second for second in seconds])
+    return []
 
 
 def _alternating(run: Callable[[str, Pair], None], name: str, pairs: list[Pair], number: int) -> None:

@@ -4,13 +4,17 @@ import logging
 import signal
 import sys
 import threading
+from typing import Any, NoReturn
 
 import typer
 
-from glunet._version import __version__
+from glunet import __version__
 from glunet.cli import batch, bench, colmap, convert, info, match, pairs, train, video, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
+
+# Typer has a click of its own from 0.27 or so on, so that the class is found by what inherits from it.
+UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     help="For every pixel of one image, where it is in another.",
@@ -52,7 +56,7 @@ def _options(
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Runs the command line. A user's mistake is one sentence on stderr and exit code 2, without a traceback.
 
     SIGTERM (of Slurm, docker stop, timeout) ends a command as Ctrl-C does: what is half written is removed.
@@ -60,9 +64,18 @@ def main() -> None:
     alone = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminated) if alone else None
     try:
-        app(prog_name="glunet")
+        code = app(prog_name="glunet", standalone_mode=False)
     except GlunetError as error:
         _fail(str(error))
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except UsageError as error:
+        said = error.format_message().replace("Value error, ", "").rstrip(".")
+        if said.startswith("Usage:"):  # of `glunet` without a command
+            print(said, file=sys.stderr)
+            raise SystemExit(2) from None
+        command = error.ctx.command_path if error.ctx else "glunet"
+        _fail(f"{said}. '{command} --help' tells more.")
     except OSError as error:
         # What the commands did not foresee: a folder without rights, a full disk.
         where = f" '{error.filename}'" if error.filename else ""
@@ -70,12 +83,13 @@ def main() -> None:
     finally:
         if alone:
             signal.signal(signal.SIGTERM, before)
+    raise SystemExit(code or 0)
 
 
 def _terminated(number: int, frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str) -> NoReturn:
     print(f"glunet: {' '.join(sentence.split())}", file=sys.stderr)
     raise SystemExit(2)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glunet.cli.options import DeviceOption, PolishOption, SearchOption, SpeedOption, WeightsOption
+from glunet.cli import options
 from glunet.cli.progress import progress
 from glunet.errors import GlunetError
 
@@ -26,11 +26,11 @@ def batch(
     least: Annotated[float, typer.Option(min=0, max=1, help="Lowest confidence of a point.")] = 0.5,
     flows: Annotated[bool, typer.Option("--flows", help="Keep flows too, at the size of matching.")] = False,
     block: Annotated[int, typer.Option(min=1, help="Pairs in a file of results.")] = 64,
-    weights: WeightsOption = "glunet",
-    device: DeviceOption = None,
-    search: SearchOption = None,
-    polish: PolishOption = None,
-    speed: SpeedOption = None,
+    weights: options.WeightsOption = "glunet",
+    device: options.DeviceOption = None,
+    search: options.SearchOption = None,
+    polish: options.PolishOption = None,
+    speed: options.SpeedOption = None,
 ) -> None:
     """Match a list of pairs; write points, confidence, verdict and homography of each as Parquet.
 

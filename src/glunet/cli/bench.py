@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glunet.cli.options import DeviceOption, WeightsOption
+from glunet.cli import options
 from glunet.errors import GlunetError
 
 SIZES = "256x256,520x520,375x1242"
@@ -41,9 +41,7 @@ BatchOption = Annotated[
     int | None,
     typer.Option(min=0, help="Pairs at once for the throughput; 0, the default, for none.", show_default=False),
 ]
-MemoryOption = Annotated[
-    bool, typer.Option("--memory/--no-memory", help="Start-up and memory, in fresh processes.")
-]
+MemoryOption = Annotated[bool, typer.Option("--memory/--no-memory", help="Start-up and memory, in fresh processes.")]
 FullOption = Annotated[
     bool,
     typer.Option(
@@ -53,25 +51,19 @@ FullOption = Annotated[
 JsonFileOption = Annotated[
     str | None, typer.Option("--json", help="All figures to this file, or '-' to print them alone.", metavar="FILE")
 ]
-PageOption = Annotated[
-    Path | None, typer.Option(help="The tables, explained, to this file (docs/performance.md).")
-]
-NoteOption = Annotated[str, typer.Option(help="A sentence of yours for the page.")]
 
 
 def bench(
     sizes: SizesOption = None,
     rows: RowsOption = None,
-    weights: WeightsOption = "glunet",
-    device: DeviceOption = None,
+    weights: options.WeightsOption = "glunet",
+    device: options.DeviceOption = None,
     repeat: RepeatOption = None,
     seconds: SecondsOption = None,
     batch: BatchOption = None,
     memory: MemoryOption = True,
     full: FullOption = False,
     json_file: JsonFileOption = None,
-    page: PageOption = None,
-    note: NoteOption = "",
 ) -> None:
     """Measure time and memory here, beside a plain twin of the network, OpenCV's DIS and RAFT.
 
@@ -80,15 +72,13 @@ def bench(
     Example: glunet bench
     """
     asked = parse_sizes(sizes or (ALL_SIZES if full else SIZES))
-    for path in (page, None if json_file in (None, "-") else Path(json_file)):
-        if path is not None and not path.absolute().parent.is_dir():  # said now rather than after minutes
-            raise GlunetError(f"'{path}' cannot be written: its folder is missing; make it, or choose another place.")
+    if json_file not in (None, "-") and not Path(json_file).absolute().parent.is_dir():  # said before minutes are spent
+        raise GlunetError(f"'{json_file}' cannot be written: its folder is missing; make it, or choose another place.")
     from rich.console import Console
 
     from glunet.bench.measure import Settings, measure
-    from glunet.bench.page import left_out, machine_lines, tables
-    from glunet.bench.page import page as write_page
-    from glunet.flow.files import write_json, writing
+    from glunet.bench.tables import left_out, machine_lines, tables
+    from glunet.flow.files import write_json
     from glunet.loading import pick_device
 
     chosen = pick_device(device)
@@ -105,8 +95,7 @@ def bench(
     console, watcher = Console(), Console(stderr=True)
     with watcher.status("glunet bench") as status:
         result = measure(settings, lambda text: status.update(text))
-    words = (word for word in sys.argv[1:] if word not in ("--note", note))
-    result["command"] = command = shlex.join(["glunet", *words])
+    result["command"] = shlex.join(["glunet", *sys.argv[1:]])
     if json_file == "-":
         import json
 
@@ -121,10 +110,6 @@ def bench(
     if json_file not in (None, "-"):
         write_json(Path(json_file), result)
         watcher.print(f"wrote {json_file}", soft_wrap=True)
-    if page is not None:
-        with writing(page) as part:
-            part.write_text(write_page(result, command, note), encoding="utf-8")
-        watcher.print(f"wrote {page}", soft_wrap=True)
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:

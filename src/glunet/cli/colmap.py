@@ -1,12 +1,13 @@
 """glunet colmap: matches of a folder of images, as a database that COLMAP reconstructs from."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from glunet.cli.options import DeviceOption, KeepGoingOption, PolishOption, SearchOption, WeightsOption
+from glunet.cli import options
 from glunet.cli.progress import progress
 from glunet.errors import GlunetError
 
@@ -14,21 +15,14 @@ if TYPE_CHECKING:
     from glunet.colmap.collect import Collected, Settings
     from glunet.colmap.database import Cameras, Verified
     from glunet.colmap.journal import Journal
-    from glunet.colmap.pictures import Shelf
+    from glunet.colmap.pictures import Picture, Shelf
+    from glunet.matcher import Matcher
 
 SHOWN = 50  # rows of the table
 
 ImagesOption = Annotated[Path, typer.Argument(help="Folder of images of one scene.", metavar="IMAGES")]
 OutOption = Annotated[Path, typer.Option(help="COLMAP's database, to be written.", metavar="DATABASE.db")]
-PairsOption = Annotated[
-    Path | None, typer.Option(help="Text file, two names a line: match these pairs.", metavar="FILE")
-]
-WindowOption = Annotated[
-    int | None, typer.Option(help="Match each image with the next N, by name: for a walk or a video.", metavar="N")
-]
-ExhaustiveOption = Annotated[
-    bool, typer.Option("--exhaustive", help="Match all pairs, even of more than 40 images.")
-]
+ExhaustiveOption = Annotated[bool, typer.Option("--exhaustive", help="Match all pairs, even of more than 40 images.")]
 HlocOption = Annotated[
     Path | None, typer.Option(help="Write hloc's features.h5, matches.h5 and pairs.txt here too.", metavar="DIR")
 ]
@@ -41,7 +35,7 @@ CellOption = Annotated[
 LeastOption = Annotated[float, typer.Option(min=0, max=1, help="Lowest confidence of a match.")]
 RoundTripOption = Annotated[float, typer.Option(help="There and back, a match may miss by so many pixels.")]
 CameraModeOption = Annotated[
-    str, typer.Option(help="Who shares a camera: auto, single, per-folder, per-image.")
+    Literal["auto", "single", "per-folder", "per-image"], typer.Option(help="Which images share a camera.")
 ]
 CameraModelOption = Annotated[str, typer.Option(help="COLMAP's name of the camera model.")]
 CameraParamsOption = Annotated[str, typer.Option(help="Its parameters, comma-separated, where they are known.")]
@@ -57,8 +51,8 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a da
 def colmap(
     images: ImagesOption,
     out: OutOption,
-    pairs: PairsOption = None,
-    window: WindowOption = None,
+    pairs: options.PairsFileOption = None,
+    window: options.WindowOption = None,
     exhaustive: ExhaustiveOption = False,
     hloc: HlocOption = None,
     size: SizeOption = 1024,
@@ -69,13 +63,13 @@ def colmap(
     camera_model: CameraModelOption = "SIMPLE_RADIAL",
     camera_params: CameraParamsOption = "",
     verify: VerifyOption = True,
-    keep_going: KeepGoingOption = False,
+    keep_going: options.KeepGoingOption = False,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
-    weights: WeightsOption = "glunet",
-    device: DeviceOption = None,
-    search: SearchOption = None,
-    polish: PolishOption = None,
+    weights: options.WeightsOption = "glunet",
+    device: options.DeviceOption = None,
+    search: options.SearchOption = None,
+    polish: options.PolishOption = None,
 ) -> None:
     """Match the images of a folder, and write what COLMAP reconstructs from.
 
@@ -87,8 +81,7 @@ def colmap(
     from glunet.colmap import database
     from glunet.colmap import hloc as hloc_files
     from glunet.colmap.collect import Settings
-    from glunet.colmap.journal import Journal
-    from glunet.colmap.pictures import Shelf, pictures
+    from glunet.colmap.pictures import Shelf
     from glunet.flow.flo5 import hdf5
     from glunet.loading import load
 
@@ -103,23 +96,11 @@ def colmap(
     def told(problem: str) -> None:
         typer.echo(f"glunet: passed over: {problem}", err=True)
 
-    found = pictures(images, told if keep_going else None)
-    for picture in database.check(out, images, found, cameras):
-        problem = f"COLMAP cannot read '{picture.path}': convert it to JPEG or PNG."
-        if not keep_going:
-            raise GlunetError(problem)
-        told(problem)
-        found.remove(picture)
+    found = _readable(out, images, cameras, told if keep_going else None)
     chosen = _pairs([picture.name for picture in found], pairs, window, exhaustive)
     matcher = load(weights, device, search=search, polish=polish)
     settings = Settings(size=size, cell=cell, reach=cell / 4, least=least, round_trip=round_trip)
-    identity = {
-        "images": [[picture.name, *picture.size, picture.path.stat().st_size] for picture in found],
-        "pairs": [list(pair) for pair in chosen],
-        "settings": dataclasses.asdict(settings),
-        "matcher": matcher.provenance.as_dict(),
-    }
-    journal = Journal(out.with_name(out.name + ".pairs"), identity, resume)
+    journal = _journal(out, found, chosen, settings, matcher, resume)
     collected = _collected(Shelf(matcher, found, size), chosen, settings, journal, keep_going)
     if not any(len(pair.matches) for pair in collected.pairs):
         raise GlunetError(
@@ -137,12 +118,44 @@ def colmap(
 def _cameras(mode: str, model: str, params: str) -> "Cameras":
     from glunet.colmap import database
 
-    if mode not in database.CAMERA_MODES:
-        choices = ", ".join(database.CAMERA_MODES)
-        raise GlunetError(f"The camera mode '{mode}' is unknown: choose one of {choices}.")
     if model not in database.library().CameraModelId.__members__:
         raise GlunetError(f"COLMAP has no camera model '{model}': SIMPLE_RADIAL, PINHOLE and OPENCV are some.")
     return database.Cameras(mode, model, params)
+
+
+def _journal(
+    out: Path,
+    pictures: "list[Picture]",
+    pairs: list[tuple[int, int]],
+    settings: "Settings",
+    matcher: "Matcher",
+    resume: bool,
+) -> "Journal":
+    """Of what is matched, beside the database; it is another one if anything is that the matches hang on."""
+    from glunet.colmap.journal import Journal
+
+    identity = {
+        "images": [[picture.name, *picture.size, picture.path.stat().st_size] for picture in pictures],
+        "pairs": [list(pair) for pair in pairs],
+        "settings": dataclasses.asdict(settings),
+        "matcher": matcher.provenance.as_dict(),
+    }
+    return Journal(out.with_name(out.name + ".pairs"), identity, resume)
+
+
+def _readable(out: Path, images: Path, cameras: "Cameras", told: Callable[[str], None] | None) -> "list[Picture]":
+    """The images of the folder; one that cannot be read is passed over where somebody is `told`, and else an error."""
+    from glunet.colmap import database
+    from glunet.colmap.pictures import pictures
+
+    found = pictures(images, told)
+    for picture in database.check(out, images, found, cameras):
+        problem = f"COLMAP cannot read '{picture.path}': convert it to JPEG or PNG."
+        if told is None:
+            raise GlunetError(problem)
+        told(problem)
+        found.remove(picture)
+    return found
 
 
 def _pairs(names: list[str], file: Path | None, window: int | None, exhaustive: bool) -> list[tuple[int, int]]:

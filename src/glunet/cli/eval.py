@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glunet.cli.options import PolishOption, SearchOption, SpeedOption, WeightsOption
+from glunet.cli import options
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -37,30 +37,24 @@ FlippingOption = Annotated[
 ]
 WorstOption = Annotated[int, typer.Option(min=0, help="Pictures of so many of the first method's worst pairs.")]
 CachedOption = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep predictions in OUT/predictions.")]
-CheckOption = Annotated[
-    bool, typer.Option("--check", help="Compare with the committed figures; fail on a drift.")
-]
+CheckOption = Annotated[bool, typer.Option("--check", help="Compare with the committed figures; fail on a drift.")]
 RecordOption = Annotated[Path | None, typer.Option(help="Add the figures to this file of expected ones.")]
-PageOption = Annotated[
-    Path | None, typer.Option(help="Write the tables to this page as well (docs/benchmarks.md).")
-]
+PageOption = Annotated[Path | None, typer.Option(help="Write the tables to this page as well (docs/benchmarks.md).")]
 ListSetsOption = Annotated[bool, typer.Option("--list", help="Which sets there are, where to get them, and go.")]
 
 
 def evaluate(
     dataset: DatasetOption = None,
     root: RootOption = None,
-    weights: WeightsOption = "glunet",
+    weights: options.WeightsOption = "glunet",
     method: MethodOption = None,
     limit: LimitOption = None,
-    out: OutOption = Path(
-        "glunet-eval"
-    ),
+    out: OutOption = Path("glunet-eval"),
     device: DeviceOption = None,
     flipping: FlippingOption = None,
-    speed: SpeedOption = None,
-    search: SearchOption = None,
-    polish: PolishOption = None,
+    speed: options.SpeedOption = None,
+    search: options.SearchOption = None,
+    polish: options.PolishOption = None,
     worst: WorstOption = 0,
     cached: CachedOption = True,
     check: CheckOption = False,
@@ -76,7 +70,7 @@ def evaluate(
     """
     from rich.console import Console
 
-    from glunet.evaluation import benchmark, expected, methods, tables
+    from glunet.evaluation import benchmark, methods, tables
 
     console = Console(soft_wrap=False)
     if list_sets:
@@ -90,9 +84,7 @@ def evaluate(
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
     cache = _cache(out) if cached else None
     names = dict.fromkeys(method or methods.DEFAULT)
-    chosen = [
-        methods.method(name, weights, device, speed, flipping, search, polish) for name in names
-    ]
+    chosen = [methods.method(name, weights, device, speed, flipping, search, polish) for name in names]
     by_benchmark, failed, datasets = _measure(dataset, root, chosen, limit, cache)
 
     printed = [tables.of_all(by_benchmark, failed)] if dataset == "all" else []
@@ -109,13 +101,19 @@ def evaluate(
             for path in write_worst(opened, chosen[0], results[0], worst, out / "worst", cache):
                 console.print(f"wrote {path}", soft_wrap=True)
 
-    flat = [r for results in by_benchmark for r in results]
+    _compare(console, [r for results in by_benchmark for r in results], failed, record, check)
+
+
+def _compare(console: Any, results: "list[Results]", failed: list[str], record: Path | None, check: bool) -> None:
+    """Adds figures to a file of expected ones, and compares them with the committed ones, as far as that is asked."""
+    from glunet.evaluation import expected
+
     if record is not None:
         figures = expected.load(record) if record.exists() else {}
-        expected.record(figures, flat)
+        expected.record(figures, results)
         console.print(f"wrote {expected.save(figures, record)}", soft_wrap=True)
     if check:
-        _check(console, flat, failed)
+        _check(console, results, failed)
     elif failed:
         raise GlunetError(" ".join(failed))
 

@@ -23,7 +23,7 @@ def info(
         return
     import torch
 
-    from glunet._version import __version__
+    from glunet import __version__
     from glunet.inference.memory import available_bytes, human
     from glunet.loading import weights
 

@@ -3,26 +3,17 @@
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from glunet.cli.options import (
-    ConfidenceOption,
-    DeviceOption,
-    PolishOption,
-    SearchOption,
-    SpeedOption,
-    WeightsOption,
-)
+from glunet.cli import options
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from glunet.match import Match
-
-FORMATS = ("flo", "png", "npz", "flo5")
 
 SourceOption = Annotated[Path, typer.Argument(help="The image to find the target's pixels in.", metavar="SOURCE")]
 TargetOption = Annotated[Path, typer.Argument(help="The image on whose grid the answer lies.", metavar="TARGET")]
@@ -34,7 +25,7 @@ HtmlOption = Annotated[
     typer.Option(help="A page that answers: point at the target, see the source. One file.", metavar="FILE"),
 ]
 FlowFormatOption = Annotated[
-    str, typer.Option(help="Of the flow file: flo (Middlebury), png (KITTI, 16 bits), npz, flo5.", metavar="FORMAT")
+    options.FlowFormat, typer.Option(help="Of the flow file: Middlebury's, KITTI's with 16 bits, NumPy's, Spring's.")
 ]
 PointsOption = Annotated[
     Path | None,
@@ -45,12 +36,8 @@ SourceMaskOption = Annotated[
 ]
 TargetMaskOption = Annotated[Path | None, typer.Option(help="The same for the target.", metavar="IMAGE")]
 StagesOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Of PDC-Net: D (direct), H (again through a homography) or MS (several scales first).",
-        show_default=False,
-        metavar="HOW",
-    ),
+    Literal["D", "H", "MS"] | None,
+    typer.Option(help="Of PDC-Net: direct, again through a homography, or several scales first.", show_default=False),
 ]
 MaxMemoryOption = Annotated[
     float | None, typer.Option(help="Stay below so many GB: larger pairs are matched in tiles.", metavar="GB")
@@ -89,18 +76,18 @@ def match(
     target: TargetOption,
     out: OutOption = None,
     html: HtmlOption = None,
-    weights: WeightsOption = "glunet",
-    device: DeviceOption = None,
+    weights: options.WeightsOption = "glunet",
+    device: options.DeviceOption = None,
     flow_format: FlowFormatOption = "flo",
     points: PointsOption = None,
     source_mask: SourceMaskOption = None,
     target_mask: TargetMaskOption = None,
-    search: SearchOption = None,
-    polish: PolishOption = None,
+    search: options.SearchOption = None,
+    polish: options.PolishOption = None,
     stages: StagesOption = None,
     max_memory: MaxMemoryOption = None,
-    speed: SpeedOption = None,
-    confidence: ConfidenceOption = True,
+    speed: options.SpeedOption = None,
+    confidence: options.ConfidenceOption = True,
     uint8_truncation: Uint8TruncationOption = False,
     iterative_refinement: IterativeRefinementOption = None,
     pyramid: PyramidOption = None,
@@ -117,48 +104,32 @@ def match(
     """
     _check(source, target, out, html, flow_format, points)
     from glunet.flow.files import writing_folder
-    from glunet.geometry.points import Correspondences, read_points, write_matches
-    from glunet.images.reading import image_size, load_image
+    from glunet.geometry.points import read_points
+    from glunet.images.reading import image_size
     from glunet.loading import load
 
     asked = None if points is None else read_points(points)
     image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
+    settings: dict[str, Any] = {"iterative_refinement": iterative_refinement, "pyramid": pyramid, "passes": passes}
+    settings |= {"speed": speed, "search": search, "polish": polish, "stages": stages}
+    written = []
     with writing_folder(out) if out is not None else nullcontext() as folder:
         began = time.perf_counter()
-        matcher = load(
-            weights,
-            device,
-            uint8_truncation=uint8_truncation,
-            iterative_refinement=iterative_refinement,
-            pyramid=pyramid,
-            passes=passes,
-            speed=speed,
-            search=search,
-            polish=polish,
-            stages=stages,
-        )
+        matcher = load(weights, device, uint8_truncation=uint8_truncation, **settings)
         loaded = time.perf_counter()
+        memory = None if max_memory is None else int(max_memory * 1e9)
         found = matcher.match(
             source,
             target,
             confidence=confidence,
             source_mask=source_mask,
             target_mask=target_mask,
-            max_memory=None if max_memory is None else int(max_memory * 1e9),
+            max_memory=memory,
         )
-        matched = time.perf_counter()
-        written = []
+        seconds = {"load": round(loaded - began, 3), "match": round(time.perf_counter() - loaded, 3)}
         if folder is not None and out is not None:
-            pictures = [
-                load_image(path, role).round().byte().permute(1, 2, 0).numpy()
-                for path, role in ((source, "source"), (target, "target"))
-            ]
-            seconds = {"load": round(loaded - began, 3), "match": round(matched - loaded, 3)}
             made = {"source": str(source), "target": str(target), "device": str(matcher.device), "seconds": seconds}
-            numbers = {**found.metadata(), **made, **measure(found, *pictures)}
-            if asked is not None:
-                write_matches(folder / "matches.csv", Correspondences(asked, *found.at(asked)))
-            _write(folder, flow_format, found, numbers, *pictures)
+            _write(folder, flow_format, found, (source, target), made, asked)
             written = sorted(out / path.name for path in folder.iterdir())
         if html is not None:
             from glunet.images.page import write_page
@@ -179,8 +150,6 @@ def _check(
         raise GlunetError(f"--html '{html}' came, but a page ends in .html: name it so.")
     if out is None and points is not None:
         raise GlunetError("--points writes matches.csv into the folder of --out: give --out DIR as well.")
-    if flow_format not in FORMATS:
-        raise GlunetError(f"The flow format '{flow_format}' is unknown: choose one of {', '.join(FORMATS)}.")
     for image in (source, target):
         if out is not None and image.parent.resolve() == out.resolve() and image.name in _written(flow_format):
             raise GlunetError(f"--out '{out}' would overwrite '{image}': name another folder, or the image otherwise.")
@@ -230,10 +199,11 @@ def _write(
     folder: Path,
     flow_format: str,
     match: "Match",
-    numbers: dict[str, Any],
-    source: "np.ndarray",
-    target: "np.ndarray",
+    images: tuple[Path, Path],
+    made: dict[str, Any],
+    asked: "np.ndarray | None",
 ) -> None:
+    """Flow, pictures, numbers (with how they were `made`) and the places of the points that were `asked` for."""
     import json
 
     from PIL import Image
@@ -241,7 +211,13 @@ def _write(
 
     from glunet.flow.files import write_json
     from glunet.flow.picture import flow_to_rgb, sheet
+    from glunet.geometry.points import Correspondences, write_matches
+    from glunet.images.reading import load_image
 
+    source, target = (
+        load_image(path, role).round().byte().permute(1, 2, 0).numpy()
+        for path, role in zip(images, ("source", "target"), strict=True)
+    )
     provenance = PngInfo()
     provenance.add_text("glunet", json.dumps(match.metadata()))
     warped = match.warp(source)
@@ -253,4 +229,6 @@ def _write(
         Image.fromarray(grey).save(folder / "confidence.png", pnginfo=provenance)
     page = sheet(source, target, warped, match.flow, match.in_view, match.provenance.line())
     page.save(folder / "sheet.png", pnginfo=provenance)
-    write_json(folder / "numbers.json", numbers)
+    write_json(folder / "numbers.json", {**match.metadata(), **made, **measure(match, source, target)})
+    if asked is not None:
+        write_matches(folder / "matches.csv", Correspondences(asked, *match.at(asked)))

@@ -1,6 +1,7 @@
-"""Options that several commands share; what their words may be the matcher says."""
+"""Options that several commands share."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,15 +16,23 @@ KeepGoingOption = Annotated[
     bool, typer.Option("--keep-going", help="Name images that cannot be read, and pass over them, instead of ending.")
 ]
 
-# None: what the weights were made for. Typed Any, since the words are checked where they are used (`glunet.load`).
+FlowFormat = Literal["flo", "png", "npz", "flo5"]
+PairsFileOption = Annotated[
+    Path | None, typer.Option("--pairs", help="Text file, two names a line: match these pairs.", metavar="FILE")
+]
+WindowOption = Annotated[
+    int | None,
+    typer.Option("--window", help="Each image with the next N, by name: for a walk or a video.", metavar="N"),
+]
+
+# None: what the weights were made for.
 SearchOption = Annotated[
-    Any,
+    Literal["none", "auto", "full"] | None,
     typer.Option(
         "--search",
-        help="none, auto (find pairs that one pass loses) or full (try everything); by default as the weights say.",
+        help="Look for pairs that one pass loses: never, where needed, or by everything there is; by default as the "
+        "weights say.",
         show_default=False,
-        metavar="HOW",
-        parser=str,
     ),
 ]
 PolishOption = Annotated[
@@ -35,12 +44,11 @@ PolishOption = Annotated[
     ),
 ]
 SpeedOption = Annotated[
-    Any,
+    Literal["auto", "exact", "fast"] | None,
     typer.Option(
         "--speed",
-        help="auto (bfloat16 where that pays here) or exact (float32); by default as the weights say.",
+        help="bfloat16 where that pays here (auto; fast is the same), or float32 (exact); by default as the weights "
+        "say.",
         show_default=False,
-        metavar="HOW",
-        parser=str,
     ),
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from glunet.cli.options import DeviceOption, WeightsOption
+from glunet.cli import options
 from glunet.cli.progress import progress
 from glunet.errors import GlunetError
 
@@ -13,17 +13,15 @@ from glunet.errors import GlunetError
 def pairs(
     images: Annotated[Path, typer.Argument(help="Folder of images.", metavar="IMAGES")],
     out: Annotated[Path, typer.Option(help="Text file to be written, two names a line.", metavar="FILE")],
-    window: Annotated[
-        int | None, typer.Option(help="Each image with the next N, by name: for a walk or a video.", metavar="N")
-    ] = None,
+    window: options.WindowOption = None,
     similar: Annotated[
         int | None, typer.Option(help="Each image with the N that look most like it.", metavar="N")
     ] = None,
     within: Annotated[
         float | None, typer.Option(help="Images taken at most so many metres apart, by EXIF's GPS.", metavar="METRES")
     ] = None,
-    weights: WeightsOption = "glunet",
-    device: DeviceOption = None,
+    weights: options.WeightsOption = "glunet",
+    device: options.DeviceOption = None,
 ) -> None:
     """List pairs of images for `glunet batch` and `glunet colmap --pairs`: all, or fewer by one of the options.
 

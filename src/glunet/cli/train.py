@@ -44,9 +44,7 @@ RecipeOption = Annotated[
 ]
 MinutesOption = Annotated[
     float | None,
-    typer.Option(
-        min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 70."
-    ),
+    typer.Option(min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 70."),
 ]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")]
 ValidationOption = Annotated[
@@ -105,20 +103,18 @@ def train(
 
     from glunet.loading import pick_device
     from glunet.training.ranks import join
-    from glunet.training.recipes import RECIPES, for_network
+    from glunet.training.recipes import for_network
 
-    name = recipe or ("finetune" if init else "full")
-    if name not in RECIPES:
-        raise GlunetError(f"Recipe '{name}' is unknown; expected one of {', '.join(RECIPES)}.")
-    if minutes is not None and steps is not None:
-        raise GlunetError("Both --minutes and --steps are given; a run is bounded by one of them: leave one out.")
-    if lr is not None and not lr > 0:
-        raise GlunetError(f"--lr is {lr:g}, but a positive learning rate is expected, such as {RECIPES[name].lr:g}.")
     _check_out(out, preview, photos)
-    changes: dict[str, Any] = {"seed": seed, "encoder_lr": encoder_lr, "compile": compile}
-    changes |= {} if minutes is None and steps is None else {"minutes": minutes, "steps": steps}
-    changes |= {key: value for key, value in (("lr", lr), ("photometric", photometric)) if value is not None}
-    settings = dataclasses.replace(RECIPES[name], **changes)
+    settings = _settings(
+        recipe or ("finetune" if init else "full"),
+        minutes,
+        steps,
+        {"lr": lr, "photometric": photometric},
+        seed=seed,
+        encoder_lr=encoder_lr,
+        compile=compile,
+    )
     ranks = join(pick_device(device))
     console = Console(quiet=ranks.rank > 0)  # one of the processes that torchrun may have started speaks for all
     photographs, held_back = _photographs(console, photos, validation)
@@ -149,6 +145,24 @@ def train(
     elif init is not None:
         console.print(f"a warm restart from {init}: its weights, a new optimiser", soft_wrap=True, highlight=False)
     _run(console, photographs, held_back, out, settings, ranks, init, real, state)
+
+
+def _settings(
+    recipe: str, minutes: float | None, steps: int | None, asked: dict[str, Any], **changes: Any
+) -> "Settings":
+    """The recipe's settings with these changes, and with those of the `asked` ones that are not None."""
+    from glunet.training.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        raise GlunetError(f"Recipe '{recipe}' is unknown; expected one of {', '.join(RECIPES)}.")
+    if minutes is not None and steps is not None:
+        raise GlunetError("Both --minutes and --steps are given; a run is bounded by one of them: leave one out.")
+    lr = asked["lr"]
+    if lr is not None and not lr > 0:
+        raise GlunetError(f"--lr is {lr:g}, but a positive learning rate is expected, such as {RECIPES[recipe].lr:g}.")
+    changes |= {} if minutes is None and steps is None else {"minutes": minutes, "steps": steps}
+    changes |= {key: value for key, value in asked.items() if value is not None}
+    return dataclasses.replace(RECIPES[recipe], **changes)
 
 
 def _check_out(out: Path | None, preview: Path | None, photos: list[Path]) -> None:

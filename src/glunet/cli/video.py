@@ -1,30 +1,19 @@
 """glunet video: flow of a video's frames, as files and as films."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from glunet.cli.options import (
-    ConfidenceOption,
-    DeviceOption,
-    KeepGoingOption,
-    PolishOption,
-    SearchOption,
-    WeightsOption,
-)
+from glunet.cli import options
 from glunet.cli.progress import progress
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
-    from glunet.video.flows import Direction
     from glunet.video.reader import Frames
     from glunet.video.run import Plan
-
-FORMATS = ("flo", "png", "npz", "flo5", "none")
-FILMS = ("flow", "warped", "stabilised")
-DIRECTIONS = ("forward", "backward")
 
 FramesOption = Annotated[Path, typer.Argument(help="A video file, or a folder of images.", metavar="IN")]
 OutOption = Annotated[Path, typer.Option(help="Folder for the results, made where it is missing.", metavar="DIR")]
@@ -33,26 +22,30 @@ AgainstOption = Annotated[
     typer.Option(help="Match each frame with this one, counted from 0; else with its neighbour.", metavar="FRAME"),
 ]
 DirectionOption = Annotated[
-    str,
+    Literal["forward", "backward"],
     typer.Option(
         help="forward: the flow is on the earlier (or fixed) frame's grid and points into the later (or other) "
         "one; backward: the other way round."
     ),
 ]
 FlowFormatOption = Annotated[
-    str,
-    typer.Option(
-        "--format",
-        help="Of the flow files: flo, png (KITTI, 16 bits), npz, flo5 (Spring, HDF5), or none.",
-        metavar="FORMAT",
-    ),
+    Literal["flo", "png", "npz", "flo5", "none"],
+    typer.Option("--format", help="Of the flow files: Middlebury's, KITTI's with 16 bits, NumPy's, Spring's; or none."),
 ]
+
+
+class Film(StrEnum):
+    """Words of --mp4: an enum, since typer takes no list of literals."""
+
+    FLOW = "flow"
+    WARPED = "warped"
+    STABILISED = "stabilised"
+
+
 Mp4Option = Annotated[
-    list[str] | None,
+    list[Film] | None,
     typer.Option(
-        help="A film: flow (colours), warped (the source seen from the target) or stabilised; more than once for "
-        "several.",
-        metavar="KIND",
+        help="A film: flow in colours, the source seen from the target, or stabilised; more than once for several."
     ),
 ]
 FirstOption = Annotated[int, typer.Option("--from", help="First frame, counted from 0.", metavar="FRAME")]
@@ -89,13 +82,13 @@ def video(
     fps: FpsOption = None,
     smooth: SmoothOption = 1.0,
     flow_max: FlowMaxOption = None,
-    keep_going: KeepGoingOption = False,
+    keep_going: options.KeepGoingOption = False,
     resume: ResumeOption = False,
-    weights: WeightsOption = "glunet",
-    device: DeviceOption = None,
-    search: SearchOption = None,
-    polish: PolishOption = None,
-    confidence: ConfidenceOption = True,
+    weights: options.WeightsOption = "glunet",
+    device: options.DeviceOption = None,
+    search: options.SearchOption = None,
+    polish: options.PolishOption = None,
+    confidence: options.ConfidenceOption = True,
 ) -> None:
     """Flow of consecutive frames, or of each frame against a fixed one; files for each pair, and films.
 
@@ -105,13 +98,7 @@ def video(
 
     Example: glunet video in.mp4 --out result --mp4 flow --mp4 stabilised
     """
-    for name, value, choices in (("format", flow_format, FORMATS), ("direction", direction, DIRECTIONS)):
-        if value not in choices:
-            raise GlunetError(f"The {name} '{value}' is unknown: choose one of {', '.join(choices)}.")
-    films = tuple(dict.fromkeys(mp4 or ()))
-    for film in films:
-        if film not in FILMS:
-            raise GlunetError(f"The film '{film}' is unknown: choose of {', '.join(FILMS)}.")
+    films = tuple(film.value for film in dict.fromkeys(mp4 or ()))
     from glunet.flow.files import FLOW_SUFFIXES
     from glunet.loading import load
     from glunet.video.reader import open_frames
@@ -123,8 +110,8 @@ def video(
     if out.exists() and not out.is_dir():
         raise GlunetError(f"'{out}' is a file, but a folder is expected: choose another name.")
     wanted = range(first, (opened.count - 1 if last is None else last) + 1, every)
-    way, limits = cast("Direction", direction), (smooth, flow_max, keep_going, resume)
-    plan = Plan(wanted, against, way, size, confidence, suffix, films, *limits, search)
+    limits = smooth, flow_max, keep_going, resume
+    plan = Plan(wanted, against, direction, size, confidence, suffix, films, *limits, search)
     if (out / LIST).exists() and not resume:
         typer.echo(f"glunet: '{out}' holds results already; files of the same names are replaced.", err=True)
     content = _watched(load(weights, device, search=search, polish=polish), opened, out, plan)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glunet.cli.options import DeviceOption, PolishOption, SearchOption, WeightsOption
+from glunet.cli import options
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def view(
         Path | None, typer.Argument(help="The image to point at.", metavar="TARGET", show_default=False)
     ] = None,
     port: Annotated[int, typer.Option(help="Of 127.0.0.1; 0 takes any that is free.")] = 8765,
-    weights: WeightsOption = "glunet",
-    device: DeviceOption = None,
-    search: SearchOption = None,
-    polish: PolishOption = None,
+    weights: options.WeightsOption = "glunet",
+    device: options.DeviceOption = None,
+    search: options.SearchOption = None,
+    polish: options.PolishOption = None,
     longest: Annotated[
         int, typer.Option(help="Images whose longer side has more pixels are matched reduced to it.", min=64)
     ] = 1280,

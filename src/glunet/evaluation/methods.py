@@ -1,5 +1,6 @@
 """Methods by name, and the two that are networks: glunet itself and torchvision's RAFT."""
 
+import ast
 import copy
 import hashlib
 from functools import cache
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from glunet._version import __version__
+from glunet import __version__
 from glunet.errors import GlunetError, needed
 from glunet.evaluation.baselines import (
     Dis,
@@ -164,13 +165,18 @@ class Raft(OneByOne):
         return frame_to_source(flow.permute(1, 2, 0).float().cpu().numpy(), source.shape[:2])
 
 
+# The floors that a flow hangs on, "." for the modules on the ground.
+FLOORS = (".", "images", "flow", "geometry", "network", "inference")
+
+
 @cache
-def code_version() -> str:
-    """The package's version and a hash of the code that a prediction hangs on."""
-    package = Path(__file__).parents[1]
-    parts = (".", "images", "flow", "geometry", "network", "inference")
-    files = [path for part in parts for path in sorted((package / part).glob("*.py"))]
+def code_version(package: Path = Path(__file__).parents[1]) -> str:
+    """The package's version and a hash of the code that a prediction hangs on, without comments and docstrings."""
     digest = hashlib.blake2b(digest_size=6)
-    for path in files:
-        digest.update(path.read_bytes())
+    for path in (path for floor in FLOORS for path in sorted((package / floor).glob("*.py"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+                node.body = node.body[1:]
+        digest.update(ast.dump(tree).encode())
     return f"{__version__}-{digest.hexdigest()}"

@@ -25,9 +25,7 @@ def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], pai
     return _FIXED + pairs * (_FRAME * frame_height * frame_width + _IMAGE * images)
 
 
-def too_large(
-    source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, limit: str
-) -> GlunetError:
+def too_large(source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, limit: str) -> GlunetError:
     """The sentence for pairs that need more than there is; `limit` says how much that is, and by whose word."""
     (source_height, source_width), (height, width) = source_size, target_size
     what = f"{pairs} pairs of a target" if pairs > 1 else "A target"

@@ -130,9 +130,7 @@ class Searcher:
         self.origins: list[str] = []
         self.agreement = before = agreement(first, self.views)
         quick = self.how != "full" and before >= AGREES
-        self.guesses = hypotheses.from_keypoints(
-            self.views, hypotheses.LONGEST_QUICK if quick else hypotheses.LONGEST
-        )
+        self.guesses = hypotheses.from_keypoints(self.views, hypotheses.LONGEST_QUICK if quick else hypotheses.LONGEST)
         for number, source in enumerate(self.sources, start=1):
             self.guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
         self._choose(self.guesses)

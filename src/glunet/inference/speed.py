@@ -31,7 +31,7 @@ SPEEDS = get_args(Speed)
 
 
 def resolved(speed: Speed, device: torch.device) -> Speed:
-    """"fast" or "exact": what "auto", and its synonym "fast", come to on this device.
+    """ "fast" or "exact": what "auto", and its synonym "fast", come to on this device.
 
     Raises:
         GlunetError: another word.

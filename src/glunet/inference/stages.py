@@ -131,5 +131,3 @@ def _onto(size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
     """3 x 3: from pixels of a smaller copy to the image's."""
     y, x = size[0] / small[0], size[1] / small[1]
     return np.array(((x, 0, (x - 1) / 2), (0, y, (y - 1) / 2), (0, 0, 1)))
-
-

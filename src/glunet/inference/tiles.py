@@ -82,6 +82,7 @@ def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], fra
     tile = min((side + 8 * MARGIN1) ** 2, frame[0] * frame[1])
     return _FIXED + _TILE * tile + _KEPT * frame[0] * frame[1] + _IMAGE * images
 
+
 # Those whose levels 2 and 1 can be computed so: their correlation looks at nothing but a window.
 NETWORKS = ("glunet", "semantic-glunet")
 

@@ -226,5 +226,3 @@ class GOCorGLUNet(GLUNet):
         with torch.autocast(target.device.type, enabled=False):
             warped = warp(source, flow.detach() * scale)
             return F.leaky_relu(self.local_gocor(target.float(), warped.float()), SLOPE)
-
-

@@ -49,7 +49,6 @@ class Mixture(NamedTuple):
         """Of the flow's error in x, and as much in y, square pixels: B x h x w."""
         return (self.logits.softmax(dim=1) * self.log_variance.exp()).sum(dim=1)
 
-
     def packed(self) -> Tensor:
         """The large log-variance and both logits: B x 3 x h x w."""
         return torch.cat((self.log_variance[:, 1:], self.logits), dim=1)
@@ -147,9 +146,7 @@ class PDCNet(GLUNet):
             most = MOST_LNET if level > 2 else MOST_HNET
             self.add_module(f"uncertainty_decoder{level}", Uncertainty(6 + features + (0 if level == 4 else 6), most))
         initialise(self)
-        self.global_gocor = GlobalGOCor(
-            iterations=config.global_iterations, step_regularisation=STEP_REGULARISATION
-        )
+        self.global_gocor = GlobalGOCor(iterations=config.global_iterations, step_regularisation=STEP_REGULARISATION)
         self.local_gocor = LocalGOCor(config.radius, config.local_iterations)
         self.global_gocor.label_map_predictor.requires_grad_(False)
 
@@ -212,5 +209,3 @@ class PDCNet(GLUNet):
         plain = F.leaky_relu(local_correlation(target, warped, self.config.radius), SLOPE)
         seen = self.get_submodule(f"corr_uncertainty_decoder{level}")(plain)
         return x, flow, self.get_submodule(f"uncertainty_decoder{level}")(seen, told, before, up)
-
-

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from glunet._version import __version__
+from glunet import __version__
 from glunet.flow.files import writing
 from glunet.flow.geometry import resize_bilinear, warp
 from glunet.flow.picture import flow_to_rgb

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from glunet.images.reading import ImageLike, load_image
 
 if TYPE_CHECKING:
     import uvicorn
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request, Response
 
     from glunet.matcher import Matcher
 
@@ -131,24 +132,7 @@ def make_app(
     turn = threading.Lock()
     app.state.waiting = set()
 
-    def refusal(status: int, sentence: str) -> JSONResponse:
-        return JSONResponse({"error": sentence}, status)
-
-    @app.middleware("http")
-    async def guard(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.headers.get("host", "") not in hosts:
-            answer: Response = refusal(403, f"This server answers to {HOST}:{port} only.")
-        elif request.method not in ("GET", "HEAD") and request.headers.get("origin", "") not in {
-            f"http://{host}" for host in hosts
-        }:
-            answer = refusal(403, "This server takes images from its own page only.")
-        else:
-            answer = await proceed(request)
-        answer.headers["X-Content-Type-Options"] = "nosniff"
-        answer.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
-        answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        answer.headers["Cache-Control"] = "no-store"
-        return answer
+    app.middleware("http")(partial(_guarded, hosts, port))
 
     @app.get("/")
     def index() -> HTMLResponse:
@@ -162,29 +146,62 @@ def make_app(
     @app.post("/match")
     async def match(request: Request) -> Response:
         try:
-            _check_length(request.headers.get("content-length"), max_bytes)
-            async with request.form(max_files=2, max_fields=2) as form:
-                uploads = [form.get(role) for role in ("source", "target")]
-                if any(upload is None or isinstance(upload, str) for upload in uploads):
-                    raise Refused(400, "Two images are needed: a source and a target.")
-                pair = [(u.filename or "image", await u.read()) for u in uploads]  # type: ignore[union-attr]
+            pair = await _uploads(request, max_bytes)
             if not turn.acquire(blocking=False):
                 raise Refused(503, "Another pair is being matched: try again when it is done.")
             content = await _aside(
                 lambda: _match_uploads(matcher, pair, max_pixels, longest), turn.release, app.state.waiting
             )
         except Refused as error:
-            return refusal(error.status, str(error))
+            return _refusal(error.status, str(error))
         except GlunetError as error:
-            return refusal(422, str(error))
+            return _refusal(422, str(error))
         except StarletteHTTPException as error:  # a form that cannot be parsed
-            return refusal(error.status_code, f"The upload cannot be read ({error.detail}): send it again.")
+            return _refusal(error.status_code, f"The upload cannot be read ({error.detail}): send it again.")
         except Exception:
             logger.exception("a match failed")
-            return refusal(500, "The match failed in a way that was not foreseen: the terminal says more.")
+            return _refusal(500, "The match failed in a way that was not foreseen: the terminal says more.")
         return JSONResponse(content)
 
     return app
+
+
+def _refusal(status: int, sentence: str) -> "Response":
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": sentence}, status)
+
+
+async def _guarded(
+    hosts: set[str], port: int, request: "Request", proceed: "Callable[[Request], Awaitable[Response]]"
+) -> "Response":
+    """The answer, to the server's own page only, with headers that keep it there."""
+    origins = {f"http://{host}" for host in hosts}
+    if request.headers.get("host", "") not in hosts:
+        answer = _refusal(403, f"This server answers to {HOST}:{port} only.")
+    elif request.method not in ("GET", "HEAD") and request.headers.get("origin", "") not in origins:
+        answer = _refusal(403, "This server takes images from its own page only.")
+    else:
+        answer = await proceed(request)
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Content-Security-Policy"] = "frame-ancestors 'none'"
+    answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
+
+
+async def _uploads(request: "Request", max_bytes: int) -> list[tuple[str, bytes]]:
+    """Source and target of a request, name and content each.
+
+    Raises:
+        Refused: too many bytes, or other than two files.
+    """
+    _check_length(request.headers.get("content-length"), max_bytes)
+    async with request.form(max_files=2, max_fields=2) as form:
+        files = [form.get(role) for role in ("source", "target")]
+        if any(file is None or isinstance(file, str) for file in files):
+            raise Refused(400, "Two images are needed: a source and a target.")
+        return [(file.filename or "image", await file.read()) for file in files]  # type: ignore[union-attr]
 
 
 def match_pair(matcher: "Matcher", pair: Sequence[Named], longest: int = LONGEST) -> dict[str, Any]:

@@ -28,10 +28,10 @@ TOO_LARGE = frozenset(
 )
 
 
-def load_dense(folder: Path, k: int, size: tuple[int, int] | None) -> Sample:
+def load_dense(source_path: Path, target_path: Path, homography: Path, size: tuple[int, int] | None = None) -> Sample:
     """Source = image 1, target = image k, both at `size` (height, width), or at the target's own."""
-    source, target = read_image(folder / "1.ppm"), read_image(folder / f"{k}.ppm")
-    matrix = read_matrix(folder / f"H_1_{k}")
+    source, target = read_image(source_path), read_image(target_path)
+    matrix = read_matrix(homography)
     size = size or target.shape[:2]
     matrix = scaled_homography(matrix, (source.shape[:2], size), (target.shape[:2], size))
     flow, valid = homography_flow(matrix, size, size)
@@ -61,7 +61,12 @@ def _sequences(root: Path, prefixes: tuple[str, ...]) -> list[Path]:
 
 def dense_pairs(root: Path, size: tuple[int, int] | None) -> list[Pair]:
     return [
-        Pair(f"{folder.name}/1-{k}", partial(load_dense, folder, k, size), VIEWPOINTS[k - 2], unit=folder.name)
+        Pair(
+            f"{folder.name}/1-{k}",
+            partial(load_dense, folder / "1.ppm", folder / f"{k}.ppm", folder / f"H_1_{k}", size),
+            VIEWPOINTS[k - 2],
+            unit=folder.name,
+        )
         for folder in _sequences(root, ("v_",))
         for k in range(2, 7)
     ]

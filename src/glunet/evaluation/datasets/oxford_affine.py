@@ -4,27 +4,12 @@ from functools import partial
 from pathlib import Path
 
 from glunet.errors import GlunetError
-from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Sample
-from glunet.evaluation.datasets.read import (
-    below,
-    folders,
-    homography_flow,
-    read_image,
-    read_matrix,
-    resize,
-    scaled_homography,
-)
+from glunet.evaluation.datasets.base import Benchmark, Pair
+from glunet.evaluation.datasets.hpatches import load_dense
+from glunet.evaluation.datasets.read import below, folders
 
 FOLDERS = ("oxford-affine", "oxford_affine", "affine")
 LAYOUT = "ROOT/{bark,bikes,boat,graf,leuven,trees,ubc,wall}/img{1..6}.ppm or .pgm and H1to{2..6}p"
-
-
-def load(source_path: Path, target_path: Path, truth: Path) -> Sample:
-    """Source = image 1, resized to the size of the target = image k, as HPatches in its original size."""
-    source, target = read_image(source_path), read_image(target_path)
-    size = target.shape[:2]
-    matrix = scaled_homography(read_matrix(truth), (source.shape[:2], size), (size, size))
-    return Sample(resize(source, size), target, FlowTruth(*homography_flow(matrix, size, size)))
 
 
 def pairs(root: Path) -> list[Pair]:
@@ -36,7 +21,7 @@ def pairs(root: Path) -> list[Pair]:
         if suffix is None:
             raise GlunetError(f"{folder}: homographies, but no img1.ppm or img1.pgm; expected {LAYOUT}.")
         for k in range(2, 7):
-            load_pair = partial(load, folder / f"img1{suffix}", folder / f"img{k}{suffix}", folder / f"H1to{k}p")
+            load_pair = partial(load_dense, folder / f"img1{suffix}", folder / f"img{k}{suffix}", folder / f"H1to{k}p")
             out.append(Pair(f"{folder.name}/1-{k}", load_pair, folder.name, unit=folder.name))
     return out
 

@@ -1,4 +1,4 @@
-"""The measurement as tables, on the screen and as docs/performance.md."""
+"""The measurement as tables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,39 +7,6 @@ from glunet.bench.stages import STAGES
 from glunet.evaluation.tables import Table
 
 Line = dict[str, Any]
-INTRODUCTION = """\
-What a pair costs: seconds, memory, and how far that is from the least a machine like this could take. Two cores of
-another kind give other seconds; the ratios hold better. Measure your own: `glunet bench`, two minutes; `--full`, eight.
-
-- Seconds are of one flow, from uint8 images in memory to a flow in memory, in one direction and without confidence;
-  "as it comes" with the passes and the pyramid that the weights were made for (docs/matches.md), the other rows of
-  GLU-Net with one pass and none, as in the paper; "match()" is what `matcher.match` does: as it comes, both directions,
-  with confidence. The median of the rounds, in brackets the
-  fastest and the slowest. All rows of a table run in turns in one process, so that a neighbour who slows the machine
-  slows them all; ratios are taken round by round.
-- The **plain twin** ([twin.py](../src/glunet/bench/twin.py)) computes the same flow from the same weights the way the
-  authors' programs do: four passes of VGG-16 over one image each, NCHW, float32, BatchNorm as a layer, 81 shifted
-  products for a local correlation, eager. It is frozen. "Published" rows have the paper's own decoders
-  (dense, twice the parameters of those in the package's weights) and random weights, which do not change their time.
-- On a GPU float32 means float32, also for the plain twin: TensorFloat-32 is off for it.
-- Memory is the peak of a fresh process above its peak after `import torch`; on a GPU what torch allocated there.
-- The floor is the time that the multiplications and additions of convolutions and correlations would take at the rate
-  of VGG's 3 x 3 convolutions, the best of both layouts, measured here in the same run.
-- DIS and RAFT are what one might pick instead; they are made for neighbouring frames of a video. RAFT has random
-  weights, which do not change its time, and its usual 12 iterations.
-"""
-
-
-def page(result: dict[str, Any], command: str, note: str = "") -> str:
-    """The Markdown page of a measurement (`glunet.bench.measure`)."""
-    parts = ["# Performance\n", f"Written by `{command}` on {result['date']}, not by hand.\n", INTRODUCTION]
-    parts += ["## This machine\n", "\n".join(f"- {line}" for line in machine_lines(result)) + "\n"]
-    if note:
-        parts.append(f"{note}\n")
-    parts += [table.markdown().replace("### ", "## ", 1) for table in tables(result)]
-    if result["left_out"]:
-        parts.append("## Left out\n\n" + "\n".join(f"- {line}" for line in left_out(result)) + "\n")
-    return "\n".join(parts)
 
 
 def machine_lines(result: dict[str, Any]) -> list[str]:
