@@ -7,7 +7,7 @@ let point = { x: 0, y: 0 }, held = false, drag = "", speak = 0;
 
 async function unpack(text, width, height) {
   const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const count = width * height, bytes = await inflated(packed, 5 * count);
+  const count = width * height, bytes = await inflated(packed);
   // Each value was stored as its difference to the left, and that as its difference to the one above.
   const sum = (values) => {
     for (let y = 0, i = 0; y < height; y++) for (let x = 0; x < width; x++, i++) if (x) values[i] += values[i - 1];
@@ -23,8 +23,7 @@ async function unpack(text, width, height) {
   return { x: words(0), y: words(2 * count), trust: sum(bytes.subarray(4 * count)) };
 }
 
-async function inflated(packed, length) {
-  if (typeof DecompressionStream === "undefined") return inflate(packed, length);
+async function inflated(packed) {
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
@@ -282,4 +281,6 @@ document.addEventListener("keydown", (event) => {
 for (const id of ["modes", "amount", "least", "cover"]) $(id).addEventListener("input", draw);
 
 const given = JSON.parse($("match").textContent);
-if (given) show(given);
+if (typeof DecompressionStream === "undefined") {
+  document.body.textContent = "This page needs a browser of 2023 or later, which can unpack what is in it (DecompressionStream): open it in a newer one.";
+} else if (given) show(given);

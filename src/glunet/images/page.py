@@ -168,7 +168,7 @@ def build(title: str, shown: dict[str, Any] | None, served: dict[str, Any] | Non
     """
     parts = resources.files("glunet.images")
     style = (parts / "page.css").read_text(encoding="utf-8")
-    names = ("inflate.js", "page.js", *(("upload.js",) if served is not None else ()))
+    names = ("page.js", *(("upload.js",) if served is not None else ()))
     scripts = [(parts / name).read_text(encoding="utf-8") for name in names]
     allowed = " ".join(_hash(script) for script in scripts)
     policy = [
