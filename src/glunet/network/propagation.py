@@ -5,6 +5,7 @@ levels after it look four steps of their grid around that. The right flow is oft
 the neighbours' is how PatchMatch (Barnes et al. 2009) finds it without a search.
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -22,7 +23,7 @@ MARGIN = 0.05
 # And what it must reach. Two objects of a kind, or a place that is lost, seldom look so much alike: with 0 PF-WILLOW
 # lost 10 points and HPatches 240 a pixel, with 0.6 to 0.75 neither lost anything (docs/matches.md).
 LEAST = 0.7
-_AT_ONCE = 1 << 16  # positions whose features are gathered at a time: bounds the memory
+_AT_ONCE = 1 << 13  # positions whose features are gathered at a time: bounds the memory
 
 
 def propagate(target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tensor:
@@ -53,35 +54,47 @@ def _origins(target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tens
     ours, theirs = (features.permute(1, 2, 0).flatten(0, 1).float() for features in (target, source))
     our_norms, their_norms = _inverse_norms(ours), _inverse_norms(theirs)
 
-    def similarity(flow: Tensor, where: Tensor) -> Tensor:
-        """1 x 1 x h x w: means over 3 x 3 of what is computed `where` (likewise, bool) asked, and 0 elsewhere."""
-        points = (pixel_grid(height, width, flow.device) + flow[0] * scale).flatten(1)
-        alike = points.new_zeros(height * width)
-        for places in where.flatten().nonzero()[:, 0].split(_AT_ONCE):
+    def similarity(flows: Tensor, where: Tensor) -> Tensor:
+        """N x 1 x h x w for N x 2 x h x w: means over 3 x 3 of what is computed `where` asked (bool), else 0."""
+        points = (pixel_grid(height, width, flow.device) + flows * scale).permute(1, 0, 2, 3).flatten(1)
+        alike = points.new_zeros(points.shape[1])
+        for places in _parts(where.flatten().nonzero()[:, 0]):
             found = weighted_rows(theirs, *_bilinear(points[:, places], size, their_norms))
-            alike[places] = (ours[places] * found).sum(dim=1) * our_norms[places]
-        return F.avg_pool2d(alike.view(1, 1, height, width), 3, 1, 1, count_include_pad=False)
+            here = places % (height * width)
+            alike[places] = (ours[here] * found).sum(dim=1) * our_norms[here]
+        return F.avg_pool2d(alike.view(-1, 1, height, width), 3, 1, 1, count_include_pad=False)
 
-    best = similarity(flow, torch.ones_like(flow[:, :1], dtype=torch.bool))
+    best = similarity(flow, torch.ones_like(flow[:, :1], dtype=torch.bool))[0, 0]
     best = (best + MARGIN).clamp_min(LEAST)
     y, x = (torch.arange(side, device=flow.device) for side in (height, width))
-    origins = (y[:, None] * width + x)[None, None]
-    for distance, down, right in product(DISTANCES, (-1, 0, 1), (-1, 0, 1)):
-        if (down, right) == (0, 0):
-            continue
-        rows, columns = (y + distance * down).clamp(0, height - 1), (x + distance * right).clamp(0, width - 1)
-        other = flow[..., rows, :][..., columns]
-        differs = (other - flow).square().sum(dim=1, keepdim=True) > APART**2
+    origins = y[:, None] * width + x
+    for distance in DISTANCES:
+        # The flow of eight others for each position, and where they are.
+        others = torch.stack(
+            [
+                (y + distance * down).clamp(0, height - 1)[:, None] * width + (x + distance * right).clamp(0, width - 1)
+                for down, right in product((-1, 0, 1), (-1, 0, 1))
+                if (down, right) != (0, 0)
+            ]
+        )
+        flows = flow[0].flatten(1)[:, others.flatten()].view(2, *others.shape).transpose(0, 1)
+        differs = (flows - flow).square().sum(dim=1, keepdim=True) > APART**2
         # Within an evenly moving plane no neighbour's flow differs: most positions are not looked at.
-        found = similarity(other, F.max_pool2d(differs.float(), 3, 1, 1) > 0)
-        better = differs & (found > best)
-        best = torch.where(better, found, best)
-        origins = torch.where(better, rows[:, None] * width + columns, origins)
-    return origins[0, 0]
+        found = similarity(flows, F.max_pool2d(differs.float(), 3, 1, 1) > 0).where(differs, -torch.inf)
+        most, which = found[:, 0].max(dim=0)
+        better = most > best
+        best = torch.where(better, most, best)
+        origins = torch.where(better, others.gather(0, which[None])[0], origins)
+    return origins
 
 
 def _inverse_norms(rows: Tensor) -> Tensor:
-    return torch.cat([part.square().sum(dim=1) for part in rows.split(_AT_ONCE)]).add(1e-6).rsqrt()
+    return torch.cat([part.square().sum(dim=1) for part in _parts(rows)]).add(1e-6).rsqrt()
+
+
+def _parts(rows: Tensor) -> Sequence[Tensor]:
+    """At most so many at once; all of them where an exporter looks on, which cannot count them."""
+    return (rows,) if torch.compiler.is_compiling() else rows.split(_AT_ONCE)
 
 
 def _bilinear(points: Tensor, size: tuple[int, int], norms: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +119,7 @@ def _bilinear(points: Tensor, size: tuple[int, int], norms: Tensor) -> tuple[Ten
 
 def weighted_rows(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Sums of rows: N x C from R x C rows, N x K indices and weights; its plain twin takes ten times as long."""
-    if rows.device.type in ("cpu", "cuda"):
+    if rows.device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
         return F.embedding_bag(indices, rows, per_sample_weights=weights, mode="sum")
     return weighted_rows_plain(rows, indices, weights)
 
