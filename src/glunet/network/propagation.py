@@ -58,9 +58,10 @@ def _origins(target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tens
         """N x 1 x h x w for N x 2 x h x w: means over 3 x 3 of what is computed `where` asked (bool), else 0."""
         points = (pixel_grid(height, width, flow.device) + flows * scale).permute(1, 0, 2, 3).flatten(1)
         alike = points.new_zeros(points.shape[1])
-        for places in _parts(where.flatten().nonzero()[:, 0]):
+        for asked in _parts(where.flatten(1).nonzero()):
+            here = asked[:, 1]
+            places = asked[:, 0] * (height * width) + here
             found = weighted_rows(theirs, *_bilinear(points[:, places], size, their_norms))
-            here = places % (height * width)
             alike[places] = (ours[here] * found).sum(dim=1) * our_norms[here]
         return F.avg_pool2d(alike.view(-1, 1, height, width), 3, 1, 1, count_include_pad=False)
 
