@@ -20,6 +20,7 @@ from glunet.geometry.points import Correspondences, check_points, spread
 from glunet.images import drawing
 from glunet.images.reading import load_image
 from glunet.inference.confidence import (
+    SURE_POINTS,
     Calibration,
     Kind,
     Verdict,
@@ -195,7 +196,8 @@ class Match:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether the two images show the same thing at all, by the mean confidence over what both masks allow.
+        """Whether the two images show the same thing at all: by the mean confidence over what both masks allow, or by
+        many keypoints on one plane.
 
         The network itself answers always.
         """
@@ -203,7 +205,8 @@ class Match:
         score = float(self.confidence[counted].mean()) if counted.any() else 0.0
         if self.confidence_kind != "calibrated" or self.calibration is None:
             return Verdict(None, score, None)
-        return Verdict(score >= self.calibration.threshold, score, self.calibration.threshold)
+        points, threshold = self.found.points if self.found is not None else 0, self.calibration.threshold
+        return Verdict(score >= threshold or points >= SURE_POINTS, score, threshold, points)
 
     @cached_property
     def _counted(self) -> np.ndarray:

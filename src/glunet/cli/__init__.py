@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 
 from glunet import __version__
-from glunet.cli import batch, bench, colmap, convert, info, match, pairs, train, video, view
+from glunet.cli import batch, bench, colmap, convert, export, info, match, pairs, train, video, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
 
@@ -29,6 +29,7 @@ app.command("train")(train.train)
 app.command("eval")(eval_command.evaluate)
 app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
 app.command("info")(info.info)
 app.command("view")(view.view)
 app.command("video")(video.video)

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from glunet.flow import geometry
 
+# Of 450 pairs of different photographs one had more than 12 keypoints on one homography: 37 (docs/matches.md).
+SURE_POINTS = 50
+
 Kind = Literal["calibrated", "consistency", "in view", "predicted"]
 
 
@@ -106,17 +109,21 @@ class Verdict:
         same: True or False; None where the weights have no calibration, so that no threshold is known.
         score: mean confidence over the target, or over what the masks allow of it, 0..1.
         threshold: of the score; None without a calibration.
+        points: keypoints that agree on one homography which the match follows, where a search asked them
+            (`glunet.inference.search`): `SURE_POINTS` are enough, however small a part of the target they lie in.
     """
 
     same: bool | None
     score: float
     threshold: float | None
+    points: int = 0
 
     def __str__(self) -> str:
         if self.same is None:
             return f"no verdict: these weights have no calibration (mean confidence {self.score:.2f})"
         what = "the two images show the same thing" if self.same else "these two do not show the same thing"
-        return f"{what} (mean confidence {self.score:.2f}, threshold {self.threshold:.2f})"
+        points = f"; {self.points} keypoints on one plane" if self.points >= SURE_POINTS else ""
+        return f"{what} (mean confidence {self.score:.2f}, threshold {self.threshold:.2f}{points})"
 
 
 def _log(values: Any) -> np.ndarray:

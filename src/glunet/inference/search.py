@@ -45,7 +45,7 @@ ONE_PLANE = 0.8  # share of what comes back that must lie on a plane for it to b
 EQUAL = 0.05  # how much less alike a plane's flow may look where there is nothing to tell by
 FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is not enough to go by
 MOST_PASSES = 2  # through the own homography of what the last pass found
-BETTER = 1.2  # by which the coarse score of a hypothesis must exceed that of the images as they lie
+AS_GOOD = 0.75  # share of the coarse score of the images as they lie that a hypothesis must reach to be tried
 LEAST_SCORE = 0.03  # and what it must be
 SURE = 100  # inliers of a homography that is no chance
 
@@ -66,12 +66,14 @@ class Found:
         before, after: agreement of the first pass and of the result: the share of what both images see that comes back
             to within a tolerance (`glunet.inference.confidence`), 0..1.
         one_plane: whether one homography explains nearly all that comes back.
+        points: how many keypoints agree on one homography that the match follows; 0 where it follows none.
     """
 
     hypothesis: str
     before: float
     after: float
     one_plane: bool = False
+    points: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -79,6 +81,7 @@ class Found:
             "hypothesis": self.hypothesis,
             "agreement_before": round(self.before, 4),
             "agreement_after": round(self.after, 4),
+            "keypoints": self.points,
         }
 
 
@@ -147,7 +150,9 @@ class Searcher:
         plane = one_plane(self.best, self.views, [guess.matrix for guess in self.guesses])
         flow = self.best.flow if plane is None else extended(self.best, self.views, plane)
         logger.debug("agreement %.2f before, %.2f after %s", before, self.agreement, self.origins)
-        found = Found(", ".join(dict.fromkeys(self.origins)), before, self.agreement, plane is not None)
+        follows = [g.inliers for g in self.guesses if self._misses(g) <= tolerance(self.views.source.shape)]
+        origins = ", ".join(dict.fromkeys(self.origins))
+        found = Found(origins, before, self.agreement, plane is not None, max(follows, default=0))
         return TwoWay(flow, self.best.backward), found
 
     def _goes_on(self, enough: float) -> bool:
@@ -217,9 +222,9 @@ class Searcher:
         """Matches through the coarse hypothesis that scores best, and at once through the homography of what comes."""
         guesses = hypotheses.coarse(self.views.target.shape, self.views.source.shape)
         scored = scores(guesses)
-        order = np.argsort(scored)[::-1]
-        for place in order[: len(order) if self.how == "full" else 1]:
-            if not place or (self.how != "full" and scored[place] < max(LEAST_SCORE, BETTER * scored[0])):
+        others = np.argsort(scored[1:])[::-1] + 1
+        for place in others if self.how == "full" else others[:1]:
+            if self.how != "full" and scored[place] < max(LEAST_SCORE, AS_GOOD * scored[0]):
                 continue
             offered = self._passed(self.best, guesses[place].matrix)
             matrix = own_homography(offered, self.views)

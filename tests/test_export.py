@@ -1,0 +1,114 @@
+"""The ONNX file: what onnxruntime makes of it is what the network says, at every size, without torch beside it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+import untrained
+from glunet import GlunetError
+from glunet.inference import export
+from glunet.inference.export import area_matrix
+from glunet.network.family import build, configure
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_match.py"
+MADE_BY = {"weights": "untrained", "sha256": "ab" * 32}
+
+
+@given(st.integers(1, 90), st.integers(1, 90))
+def test_areas_are_matrix_products(before: int, after: int) -> None:
+    values = torch.rand(1, 1, before, 3, generator=torch.Generator().manual_seed(before))
+    expected = F.interpolate(values, size=(after, 3), mode="area")
+    torch.testing.assert_close(area_matrix(before, after) @ values, expected)
+
+
+def picture(height: int, width: int, seed: int) -> np.ndarray:
+    noise = torch.rand((1, 3, 9, 12), generator=torch.Generator().manual_seed(seed))
+    return (F.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)[0] * 255).byte().permute(1, 2, 0).numpy()
+
+
+def misses(file: Path, source: np.ndarray, target: np.ndarray, **settings: object) -> np.ndarray:
+    """By how many pixels the file's flow and way back are away from the matcher's, of all pixels."""
+    session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    planes = {"source": source, "target": target}
+    found = session.run(None, {name: p.transpose(2, 0, 1)[None].astype(np.float32) for name, p in planes.items()})
+    match = untrained.matcher(**settings).match(source, target)
+    pairs = zip(found, (match.flow, match.backward), strict=True)
+    return np.concatenate([np.abs(a[0].transpose(1, 2, 0) - b).max(axis=-1).ravel() for a, b in pairs])
+
+
+@pytest.fixture(scope="module")
+def any_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all sizes, in one pass; two, with propagation, are exported for one size below."""
+    file = tmp_path_factory.mktemp("onnx") / "any.onnx"
+    export.export(untrained.network(), untrained.matcher().settings, MADE_BY, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("target", "source"), [((256, 256), (256, 256)), ((300, 420), (260, 333)), ((40, 527), (700, 64))]
+)
+def test_one_file_for_all_sizes(any_size: Path, target: tuple[int, int], source: tuple[int, int]) -> None:
+    away = misses(any_size, picture(*source, seed=1), picture(*target, seed=2))
+    assert (away < 2e-3).mean() > 0.999
+
+
+def test_the_example_needs_numpy_and_onnxruntime_alone(any_size: Path, tmp_path: Path) -> None:
+    source, target = picture(150, 200, 3), picture(120, 210, 4)
+    np.save(tmp_path / "source.npy", source)
+    np.save(tmp_path / "target.npy", target)
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__');"
+        "print([name for name in ('torch', 'glunet', 'PIL', 'cv2', 'onnx') if name in sys.modules])"
+    )
+    words = [EXAMPLE, any_size, tmp_path / "source.npy", tmp_path / "target.npy", tmp_path / "match.npz"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    match = untrained.matcher().match(source, target)
+    with np.load(tmp_path / "match.npz") as found:
+        np.testing.assert_allclose(found["flow"], match.flow, atol=2e-3)
+        np.testing.assert_allclose(found["backward"], match.backward, atol=2e-3)
+        assert np.array_equal(np.isfinite(found["round_trip"]), match.in_view) or match.in_view.mean() > 0.5
+
+
+def test_passes_propagation_a_pyramid_and_half_the_bits(tmp_path: Path) -> None:
+    file = tmp_path / "one.onnx"
+    settings = untrained.matcher(passes=2, pyramid=True).settings
+    away = export.export(untrained.network(), settings, MADE_BY, file, (264, 600), half=True)
+    assert away["99 %"] <= 0.1
+    assert (misses(file, picture(264, 600, 5), picture(264, 600, 6), passes=2, pyramid=True) < 0.1).mean() > 0.99
+    model = onnx.load(file)
+    stored = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in model.graph.initializer}
+    assert "FLOAT16" in stored
+    assert file.stat().st_size < 24e6  # of 11 million numbers
+    assert '"weights": "untrained"' in {p.key: p.value for p in model.metadata_props}["glunet"]
+
+
+def test_what_cannot_be_exported_is_said(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.onnx"
+    settings = untrained.matcher().settings
+    with pytest.raises(GlunetError, match="these weights are local-net's"):
+        export.export(build(configure("local-net")), settings, {}, out)  # type: ignore[arg-type]
+    assert "give one of them" in command("export", out, "--size", "300x300", "--dynamic")[2]
+    assert "for one size" in command("export", out, "--size", "300x300,400x400")[2]
+    # A graph that computes something else is not written.
+    monkeypatch.setattr(export, "LARGEST_MISS", -1.0)
+    with pytest.raises(GlunetError, match="nothing was written"):
+        export.export(untrained.network(), settings, {}, out, (256, 256))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(GlunetError, match=r"pip install 'glunet\[onnx\]'"):
+        export.export(untrained.network(), settings, {}, out, (256, 256))
+    assert not list(tmp_path.iterdir())
