@@ -23,12 +23,20 @@ def view(number: int, count: int) -> torch.Tensor:
     return torch.full((count,), number)
 
 
+@pytest.mark.parametrize("steep", [0.0, 1.0])
 @pytest.mark.parametrize("aspect", [1.0, 1.6])
-def test_maps_have_an_inverse(aspect: float) -> None:
-    scenes = draw(12, 3, torch.Generator().manual_seed(1), Recipe(), aspect)
+def test_maps_have_an_inverse(aspect: float, steep: float) -> None:
+    scenes = draw(12, 3, torch.Generator().manual_seed(1), Recipe(steep=steep), aspect)
     points = frame_points(40, round(40 * aspect)).expand(12, -1, -1)
     back = from_layers(scenes, view(1, 12), to_layers(scenes, view(1, 12), points))
     assert ((back - points[:, None]).norm(dim=-1) * 128).max() < 0.02
+
+
+def test_steep_scenes_are_seen_more_from_the_side() -> None:
+    """Perspective, the last row of a view's homography, is nearly twice as strong."""
+    usual, steep = (draw(300, 2, torch.Generator().manual_seed(5), Recipe(steep=share)).plane for share in (0, 1))
+    strength = [(plane[..., 2, :2] / plane[..., 2, 2:]).norm(dim=-1).mean() for plane in (usual, steep)]
+    assert 1.4 < strength[1] / strength[0] < 2.4
 
 
 @pytest.mark.parametrize("frame", [(128, 128), (96, 160)])

@@ -44,7 +44,7 @@ RecipeOption = Annotated[
 ]
 MinutesOption = Annotated[
     float | None,
-    typer.Option(min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 70."),
+    typer.Option(min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 80."),
 ]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")]
 ValidationOption = Annotated[

@@ -22,6 +22,8 @@ EXTENT = 2.5  # the displacement field covers [-EXTENT a, EXTENT a] x [-EXTENT, 
 FIELD = 48  # its grid
 MASK = 96  # the grid of an object's outline
 STEEPEST = 0.45  # largest slope of a displacement: under 1 it can be inverted by iteration
+# How many times the recipe's corners, anisotropy, log_scale and rotation a steep scene has.
+STEEP = (1.8, 1.45, 1.25, 1.3)
 ITERATIONS = 12  # 0.45**12 of a displacement is under a hundredth of a pixel
 
 
@@ -70,6 +72,7 @@ class Recipe:
         objects: most objects in a scene, and
         object_motion: their largest motion of their own.
         zoom: how much of the photograph's half height a frame sees.
+        steep: share of scenes that are seen more from the side (`STEEP`), with half the bending.
     """
 
     amounts: tuple[tuple[float, float], ...] = ((0.0, 0.06), (0.06, 0.25), (0.25, 0.65), (0.65, 1.0))
@@ -86,6 +89,7 @@ class Recipe:
     objects: int = 6
     object_motion: float = 0.8
     zoom: tuple[float, float] = (0.55, 0.9)
+    steep: float = 0.0
 
 
 def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, aspect: float = 1.0) -> Scenes:
@@ -107,20 +111,22 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     b, v, k = count, views, recipe.objects
     # Which kinds of motion a scene has at all: all of them at once would make pure shifts or turns rare.
     has = (torch.rand((b, 4, 1), generator=generator) < torch.tensor((0.8, 0.6, 0.6, 0.6)).view(4, 1)).float()
-    angle = recipe.rotation * amount * uniform(b, v) * has[:, 1]
+    steep = (torch.rand((b, 1), generator=generator) < recipe.steep).float() if recipe.steep else torch.zeros(b, 1)
+    corner, aniso, zooming, turning = (1 + steep * (factor - 1) for factor in STEEP)
+    angle = recipe.rotation * turning * amount * uniform(b, v) * has[:, 1]
     turned = torch.rand((b, 1), generator=generator) < recipe.any_angle
     angle = torch.where(turned, math.pi * uniform(b, v), angle) * moves
-    scale = recipe.log_scale * amount * uniform(b, v) * has[:, 2]
-    stretch = recipe.anisotropy * amount * uniform(b, v) * has[:, 3]
+    scale = recipe.log_scale * zooming * amount * uniform(b, v) * has[:, 2]
+    stretch = recipe.anisotropy * aniso * amount * uniform(b, v) * has[:, 3]
     shift = recipe.translation * amount[..., None] * uniform(b, v, 2) * has[:, :1]
     shift[..., 0] *= aspect
-    corners = recipe.corners * amount[..., None, None] * uniform(b, v, 4, 2) * has[:, 3, None, None]
+    corners = recipe.corners * (corner * amount)[..., None, None] * uniform(b, v, 4, 2) * has[:, 3, None, None]
     perspective = _corner_homography(corners, aspect)
     zoom = uniform(b, 1, low=recipe.zoom[0], high=recipe.zoom[1]).log()
     plane = _similarity(angle, scale + zoom, stretch, shift * zoom.exp()[..., None]) @ perspective
 
     # The bent plane: a bending for each view, and one pseudo-depth for the scene, seen from where each camera stands.
-    bent = (torch.rand((b, 1), generator=generator) < 0.6).float() * amount
+    bent = (torch.rand((b, 1), generator=generator) < 0.6).float() * amount * (1 - steep / 2)
     deep = (torch.rand((b, 1), generator=generator) < 0.5).float() * amount
     bending = _octaves(b * v, 2, generator).view(b, v, 2, FIELD, FIELD)
     depth = _octaves(b, 1, generator).view(b, 1, 1, FIELD, FIELD)
