@@ -29,7 +29,7 @@ from glunet.inference.confidence import Calibration, pair_median, tolerance
 from glunet.match import Match
 from glunet.matcher import Matcher
 from glunet.training.photographs import Photographs, find
-from glunet.training.scenes import Recipe, truth
+from glunet.training.scenes import SceneParameters, truth
 from glunet.training.views import make_views
 
 PIXEL_KNOTS = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, 6.0, 15.0, 50.0)  # round trips, in tolerances
@@ -71,7 +71,7 @@ def synthetic(matcher: Matcher, photographs: Photographs, count: int, seed: int)
     numbers = torch.randperm(len(photographs), generator=torch.Generator().manual_seed(seed)).repeat(9)
     for batch in range(count // 4):
         frame = FRAMES[batch % 4 == 3]
-        views = make_views(photographs, 4, 2, frame, (seed, batch), Recipe(), numbers=numbers[4 * batch :][:4])
+        views = make_views(photographs, 4, 2, frame, (seed, batch), SceneParameters(), numbers=numbers[4 * batch :][:4])
         images = views.images.round().clamp(0, 255).byte()
         zeros = torch.zeros(4, dtype=torch.long)
         true = truth(views.scenes, zeros, zeros + 1, frame, frame)

@@ -26,11 +26,11 @@ from torch import Tensor
 import glunet
 from glunet.flow.geometry import resize_area, resize_bilinear, scale_flow
 from glunet.training.photographs import Photographs, find
-from glunet.training.scenes import Recipe, draw, render, truth
+from glunet.training.scenes import SceneParameters, draw, render, truth
 
 Flow = NDArray[np.float32]
 # Moderate motion of every kind but a turn by any angle: a view that a reduced copy can be matched in.
-RECIPE = dataclasses.replace(Recipe(), objects=0, shares=(0.0, 0.0, 1.0, 0.0), any_angle=0.0, still=0.0)
+RECIPE = dataclasses.replace(SceneParameters(), objects=0, shares=(0.0, 0.0, 1.0, 0.0), any_angle=0.0, still=0.0)
 
 
 def mosaic(photographs: Photographs, height: int, width: int, tile: int = 480) -> Tensor:

@@ -70,7 +70,7 @@ def measure(stage: Stage, settings: Settings, photographs: Photographs, device: 
     encoder = encoder_alone(network.encoder, torch.bfloat16 if settings.bf16 else torch.float32)
     trained = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-5)
-    pool = Pool(encoder, photographs, settings.recipe, frame, capacity=SCENES, views=VIEWS)
+    pool = Pool(encoder, photographs, settings.scenes, frame, capacity=SCENES, views=VIEWS)
     pool.refresh()
     parts: dict[str, list[float]] = {"synthesis": [], "encoding": [], "forward": [], "backward": []}
 
@@ -84,7 +84,7 @@ def measure(stage: Stage, settings: Settings, photographs: Photographs, device: 
 
     def synthesise(number: int) -> torch.Tensor:
         seed = (settings.seed, number)
-        return make_views(photographs, SCENES, VIEWS, frame, seed, settings.recipe, device).images.flatten(0, 1)
+        return make_views(photographs, SCENES, VIEWS, frame, seed, settings.scenes, device).images.flatten(0, 1)
 
     @torch.no_grad()
     def encoded(images: torch.Tensor) -> None:

@@ -70,7 +70,7 @@ def test_two_ranks_learn_as_one_from_different_scenes(tmp_path: Path, monkeypatc
     gradients: list[dict[str, Tensor]] = []
     for rank in (0, 1):
         pool = Pool(
-            encoder_alone(network.encoder, torch.float32), Noise(), SETTINGS.recipe, memory=SETTINGS.pool_memory,
+            encoder_alone(network.encoder, torch.float32), Noise(), SETTINGS.scenes, memory=SETTINGS.pool_memory,
             seed=SETTINGS.seed + (7919 + 104729) * 256, part=(rank, 2),
         )  # fmt: skip
         while len(pool) < 2 * STAGES[0].batch and not pool.full:

@@ -15,7 +15,7 @@ from PIL import Image
 import glunet
 from glunet.network.correlation import global_correlation
 from glunet.training.photographs import Photographs
-from glunet.training.scenes import Recipe
+from glunet.training.scenes import SceneParameters
 from narrow import Noise, narrow_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -25,7 +25,7 @@ from benchmarks.local_vs_global import costs, measuring, page, shipped, training
 
 CPU = torch.device("cpu")
 PLAN = training.Plan(
-    pairs=6, batch=2, bf16=False, pool_memory=1, recipe=Recipe(objects=0), networks=("local-net", "glunet")
+    pairs=6, batch=2, bf16=False, pool_memory=1, scenes=SceneParameters(objects=0), networks=("local-net", "glunet")
 )
 
 

@@ -100,17 +100,17 @@ def test_levels_apart_learn_from_their_own_errors_alone() -> None:
     with torch.no_grad():
         target, source = network.encode(image, image), network.encode(image.flip(-1), image.flip(-1))
 
-    def moved(apart: bool) -> set[str]:
+    def moved(detach: bool) -> set[str]:
         network.zero_grad(set_to_none=True)
-        network.decode(target, source, 1, apart=apart).flow1.sum().backward()
+        network.decode(target, source, 1, detach=detach).flow1.sum().backward()
         return {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
 
     assert moved(False) >= {"decoder4", "refinement3", "decoder2", "decoder1"}
     assert moved(True) <= {"decoder2", "upsample_features2", "decoder1", "refinement1"}
     start = torch.zeros(2, 2, 32, 32, requires_grad=True)
-    for apart, passes, learns in ((True, 2, False), (True, 1, False), (False, 2, True)):
+    for detach, passes, learns in ((True, 2, False), (True, 1, False), (False, 2, True)):
         start.grad = None
-        network.fine([target, source], start, apart, passes)[1].sum().backward()
+        network.fine([target, source], start, detach, passes)[1].sum().backward()
         assert (start.grad is not None and bool(start.grad.any())) is learns
-    together, separate = (network.decode(target, source, 1, apart=apart) for apart in (False, True))
+    together, separate = (network.decode(target, source, 1, detach=detach) for detach in (False, True))
     torch.testing.assert_close(together.flow1, separate.flow1)

@@ -19,7 +19,7 @@ from glunet.training import recipes, report
 from glunet.training.loop import step_loss, train
 from glunet.training.pool import Pool, encoder_alone
 from glunet.training.recipes import LEVELS, RECIPES, SMALL, Settings, check_fit, for_network
-from glunet.training.scenes import Recipe
+from glunet.training.scenes import SceneParameters
 from glunet.training.validation import fixed_pairs, predict, validate
 from narrow import Noise, narrow_encoder
 
@@ -38,7 +38,7 @@ def quick(name: str, steps: int, **changes: object) -> Settings:
     )
     return dataclasses.replace(
         settings, minutes=None, steps=steps, stages=stages, warmup=2, validation_pairs=4, pool_memory=1, bf16=False,
-        every=1e9, norm_batches=2, recipe=dataclasses.replace(Recipe(), objects=1), **changes,
+        every=1e9, norm_batches=2, scenes=dataclasses.replace(SceneParameters(), objects=1), **changes,
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_the_loss_falls(name: str) -> None:
     network = build(settings.config).train()
     network.load_state_dict(network.state_dict() | encoder_state())
     network.encoder.requires_grad_(False)
-    pool = Pool(encoder_alone(network.encoder, torch.float32), Noise(), Recipe(), capacity=4, views=2)
+    pool = Pool(encoder_alone(network.encoder, torch.float32), Noise(), SceneParameters(), capacity=4, views=2)
     pool.refresh()
     optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=2e-3)
     losses = []

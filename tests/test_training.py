@@ -17,7 +17,7 @@ from glunet.training.estimate import seconds_a_view, views_first
 from glunet.training.loop import compile_decoders, schedule, train
 from glunet.training.loss import level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
-from glunet.training.scenes import Recipe, Truth
+from glunet.training.scenes import SceneParameters, Truth
 from glunet.training.state import read_state, write_state
 from narrow import Noise, narrow_encoder
 
@@ -25,13 +25,13 @@ STAGES = (
     Stage("global", 0.4, (4,), batch=2, refresh=0.3),
     Stage("all", 0.7, (4, 3, 2, 1), batch=2, refresh=0.3, coarse=2),
     Stage(
-        "large", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, frames=((256, 264),), extra=0.5, robust=True, apart=True,
+        "large", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, frames=((256, 264),), extra=0.5, robust=True, detach=True,
         passes=2,
     ),
 )  # fmt: skip
 SETTINGS = Settings(
     steps=10, stages=STAGES, warmup=2, validation_pairs=4, pool_memory=1, bf16=False, every=1e9, norm_batches=2,
-    recipe=dataclasses.replace(Recipe(), objects=1),
+    scenes=dataclasses.replace(SceneParameters(), objects=1),
 )  # fmt: skip
 
 
@@ -81,8 +81,8 @@ def test_a_killed_run_goes_on_with_the_same_losses(tmp_path: Path) -> None:
 
 def test_it_learns_the_global_level(tmp_path: Path) -> None:
     stages = (Stage("global", 1.0, (4,), batch=8, refresh=0.0),)
-    calm = dataclasses.replace(Recipe(), objects=0, shares=(0, 1, 0, 0), any_angle=0)
-    settings = dataclasses.replace(SETTINGS, steps=60, stages=stages, warmup=5, recipe=calm)
+    calm = dataclasses.replace(SceneParameters(), objects=0, shares=(0, 1, 0, 0), any_angle=0)
+    settings = dataclasses.replace(SETTINGS, steps=60, stages=stages, warmup=5, scenes=calm)
     errors: list[float] = []
 
     def report(line: dict) -> None:
@@ -97,21 +97,23 @@ def test_a_level_that_is_held_stays_as_it_is(tmp_path: Path) -> None:
     """The others learn around it, in several passes, with what BatchNorm knows already."""
     start = dataclasses.replace(SETTINGS, steps=1, stages=(Stage("all", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3),))
     train(Noise(), Noise(4), tmp_path / "start", start)
-    stages = (Stage("held", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, coarse=2, apart=True, held=(4,), passes=2),)
+    stages = (Stage("frozen", 1.0, (4, 3, 2, 1), batch=2, refresh=0.3, coarse=2, detach=True, frozen=(4,), passes=2),)
     init = tmp_path / "start" / "weights.safetensors"
     train(
         Noise(),
         Noise(4),
-        tmp_path / "held",
+        tmp_path / "frozen",
         dataclasses.replace(start, steps=3, stages=stages, freeze_norms=True),
         init=init,
     )
-    before, after = (read_weights(tmp_path / run / "weights.safetensors")[0].state_dict() for run in ("start", "held"))
+    before, after = (
+        read_weights(tmp_path / run / "weights.safetensors")[0].state_dict() for run in ("start", "frozen")
+    )
     changed = {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed >= {"decoder3", "refinement3", "decoder2", "decoder1", "refinement1"}
     assert "decoder4" not in changed
-    wrong = (dataclasses.replace(stages[0], apart=False),)
-    with pytest.raises(GlunetError, match="apart"):
+    wrong = (dataclasses.replace(stages[0], detach=False),)
+    with pytest.raises(GlunetError, match="detach"):
         train(Noise(), Noise(4), tmp_path / "wrong", dataclasses.replace(start, stages=wrong))
 
 

@@ -17,7 +17,7 @@ from glunet.training.photographs import Photographs
 from glunet.training.pool import encoder_alone
 from glunet.training.recipes import LEVELS
 from glunet.training.scenes import truth
-from glunet.training.validation import fixed_pairs, predict, validation_recipe
+from glunet.training.validation import fixed_pairs, predict, validation_parameters
 from glunet.training.views import make_views
 
 EDGES = (0, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, math.inf)  # of the true displacement, in pixels
@@ -94,8 +94,8 @@ def pair(held_back: Photographs, number: int, size: int, device: torch.device | 
     The scene is the same at every size, its photograph as large as it is. The truth is at every `stride`-th pixel from
     (stride // 2, stride // 2) on, in pixels.
     """
-    recipe, seed = validation_recipe(), (SEED, number)
-    views = make_views(held_back, 1, 2, (size, size), seed, recipe, device)
+    parameters, seed = validation_parameters(), (SEED, number)
+    views = make_views(held_back, 1, 2, (size, size), seed, parameters, device)
     # An odd stride: then positions of the coarser grid are centres of pixels.
     stride = next(k for k in (5, 3, 1) if size % k == 0 and (size // k >= 64 or k == 1))
     zero = torch.zeros(1, dtype=torch.long, device=device)

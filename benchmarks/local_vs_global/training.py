@@ -22,7 +22,7 @@ from glunet.training.photographs import Photographs
 from glunet.training.pool import Batch, Pool, encoder_alone
 from glunet.training.ranks import Alone
 from glunet.training.recipes import LEVELS, Settings, Stage
-from glunet.training.scenes import Recipe
+from glunet.training.scenes import SceneParameters
 from glunet.training.state import read_state, write_state
 from glunet.training.validation import predict
 
@@ -50,7 +50,7 @@ class Plan:
     ema: float = 0.998
     pool_memory: int = 1 << 30
     bf16: bool = True
-    recipe: Recipe = field(default_factory=Recipe)
+    scenes: SceneParameters = field(default_factory=SceneParameters)
     networks: tuple[str, ...] = tuple(NETWORKS)
 
     @property
@@ -113,7 +113,7 @@ def train_seed(
     step, elapsed, made, due = _restore(folder, learners, device)
     encoder = encoder_alone(next(iter(learners.values())).network.encoder, torch.bfloat16 if plan.bf16 else torch.float)
     pool = Pool(
-        encoder, photographs, plan.recipe, memory=plan.pool_memory, seed=seed + (7919 + 104729) * 256, made=made
+        encoder, photographs, plan.scenes, memory=plan.pool_memory, seed=seed + (7919 + 104729) * 256, made=made
     )
     pool.due = due
     began, saved = time.monotonic() - elapsed, time.monotonic()

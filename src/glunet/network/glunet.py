@@ -138,51 +138,53 @@ class GLUNet(nn.Module):
         """What this network's decoders read, from the encoder's features as GLU-Net has them: here just those."""
         return features
 
-    def coarse(self, target: Features, source: Features, apart: bool = False, passes: int = 1) -> tuple[Tensor, Tensor]:
-        """flow4 and flow3 alone; `apart` and `passes` as for `decode`."""
+    def coarse(
+        self, target: Features, source: Features, detach: bool = False, passes: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """flow4 and flow3 alone; `detach` and `passes` as for `decode`."""
         flow4 = self.level4(target, source)
-        flow = flow4.detach() if apart else flow4
+        flow = flow4.detach() if detach else flow4
         for _ in range(passes - 1):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
                 flow = self.level3(target, source, flow)
         return flow4, self.level3(target, source, flow)
 
     def decode(
-        self, target: Features, source: Features, extra_levels: int = 0, apart: bool = False, passes: int = 1
+        self, target: Features, source: Features, extra_levels: int = 0, detach: bool = False, passes: int = 1
     ) -> Flows:
         """The flow of every level from the features of the two images.
 
         Args:
-            apart: no gradient from a level's flow into the coarser ones', or into that of an earlier pass: each learns
+            detach: no gradient from a level's flow into the coarser ones', or into that of an earlier pass: each learns
                 from its own errors alone.
             passes: how often level 3, and levels 2 and 1 together, go over their flow, the next time around what the
                 last time gave; 1 in the paper. The correlations and decoders run again, the encoder does not. Before
                 levels 2 and 1 run again, a position may take over the flow of one farther off
                 (`glunet.network.propagation`).
         """
-        flow4, flow3 = self.coarse(target, source, apart, passes)
-        extra = self.between(target, source, flow3.detach() if apart else flow3, extra_levels)
+        flow4, flow3 = self.coarse(target, source, detach, passes)
+        extra = self.between(target, source, flow3.detach() if detach else flow3, extra_levels)
         flow = extra[-1] if extra else self.to_hnet_frame(flow3, target)
         pair = [target, source]
         del target, source  # where the caller keeps none either, the memory of a level is free for the next one
-        return Flows(flow4, flow3, extra, *self.fine(pair, flow, apart, passes))
+        return Flows(flow4, flow3, extra, *self.fine(pair, flow, detach, passes))
 
-    def fine(self, pair: list[Features], flow: Tensor, apart: bool = False, passes: int = 1) -> tuple[Tensor, Tensor]:
+    def fine(self, pair: list[Features], flow: Tensor, detach: bool = False, passes: int = 1) -> tuple[Tensor, Tensor]:
         """flow2 and flow1, the H-Net's levels, around a flow in pixels of its frame, on any grid.
 
         Args:
             pair: the target's features and the source's. They are taken out of the list.
-            apart, passes: as for `decode`.
+            detach, passes: as for `decode`.
         """
         for _ in range(passes - 1):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not apart):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
                 flow = self.fine(list(pair), flow)[1]
             flow = propagate(pair[0].level1, pair[1].level1, flow, 1 / 4)
         source, target = pair.pop(), pair.pop()
-        features2, flow2 = self.level2(target, source, flow.detach() if apart else flow)
+        features2, flow2 = self.level2(target, source, flow.detach() if detach else flow)
         finest = target.level1, source.level1
         del target, source
-        seen, up = self.level1_input(*finest, features2, flow2.detach() if apart else flow2)
+        seen, up = self.level1_input(*finest, features2, flow2.detach() if detach else flow2)
         del finest, features2
         return flow2, self.level1(seen, up)
 

@@ -151,7 +151,7 @@ class PDCNet(GLUNet):
         self.global_gocor.label_map_predictor.requires_grad_(False)
 
     def decode(  # type: ignore[override]
-        self, target: Features, source: Features, extra_levels: int = 0, apart: bool = False, passes: int = 1
+        self, target: Features, source: Features, extra_levels: int = 0, detach: bool = False, passes: int = 1
     ) -> PDCFlows:
         """The flow and the mixture of every level. There are no extra levels, and one pass only.
 
@@ -170,7 +170,9 @@ class PDCNet(GLUNet):
         answer = torch.cat((flow1, mixture1.packed()), dim=1)
         return PDCFlows(flow4, flow3, flow2, flow1, mixture4, mixture3, mixture2, mixture1, answer)
 
-    def coarse(self, target: Features, source: Features, apart: bool = False, passes: int = 1) -> tuple[Tensor, Tensor]:
+    def coarse(
+        self, target: Features, source: Features, detach: bool = False, passes: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """flow4 and flow3 alone."""
         flow4, mixture = self._level4(target, source)
         up = self.upsample_flow4(flow4)

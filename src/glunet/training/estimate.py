@@ -47,7 +47,7 @@ def seconds_a_view(photographs: Photographs, settings: Settings, device: torch.d
     seconds = 0.0
     for number in range(2):  # the first one warms up
         began = time.perf_counter()
-        images = make_views(photographs, SCENES, VIEWS, SQUARE, (settings.seed, number), settings.recipe, device).images
+        images = make_views(photographs, SCENES, VIEWS, SQUARE, (settings.seed, number), settings.scenes, device).images
         if settings.encoder_lr == 0:
             high, low = prepare(images.flatten(0, 1), SQUARE)
             with torch.no_grad():

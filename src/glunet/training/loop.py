@@ -185,7 +185,7 @@ class _Training:
         for frame in stage.frames:
             if frame not in kept:
                 kept[frame] = Pool(
-                    self.encoder, self.photographs, settings.recipe, frame, memory=settings.pool_memory,
+                    self.encoder, self.photographs, settings.scenes, frame, memory=settings.pool_memory,
                     seed=settings.seed + 7919 * frame[1] + 104729 * frame[0], photometric=settings.photometric,
                     keep_images=self.live, made=self.made.get(frame, 0), part=(self.ranks.rank, self.ranks.world),
                 )  # fmt: skip
@@ -258,7 +258,7 @@ class _Training:
         metadata = {
             "training": {"steps": self.step, "hours": round(self.elapsed / 3600, 3), "stage": stage.name,
                          "seed": settings.seed, "init": str(self.init or "vgg16"),
-                         "recipe": dataclasses.asdict(settings.recipe), "processes": ranks.world},
+                         "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
             "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes,
             "search": "auto", "polish": "auto", "speed": "auto",
@@ -309,11 +309,11 @@ def _computation(
 def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, passes: int = 1) -> tuple[Tensor, float]:
     """The loss of one batch, and the mean error of its finest level in pixels of that level's frame."""
     target, source = batch.features(network)
-    flows = predict(network, target, source, stage.levels, extra, stage.apart, passes)
+    flows = predict(network, target, source, stage.levels, extra, stage.detach, passes)
     levels = [*flows.levels, *flows.extra]
     grids = [tuple(flow.shape[-2:]) for flow in levels]
     true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]
-    learn = [level not in stage.held for level in stage.levels] + [True] * len(flows.extra)
+    learn = [level not in stage.frozen for level in stage.levels] + [True] * len(flows.extra)
     value = loss(levels, true, stage.robust, learn)
     finest = len(flows.levels) - 1
     with torch.no_grad():

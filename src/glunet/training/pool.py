@@ -20,7 +20,7 @@ from glunet.network.glunet import LNET_SIZE, Features, GLUNet
 from glunet.network.threelevel import ThreeLevelNet
 from glunet.training.photographs import Photographs
 from glunet.training.recipes import SQUARE
-from glunet.training.scenes import Recipe, Scenes
+from glunet.training.scenes import SceneParameters, Scenes
 from glunet.training.views import make_views
 
 SCENES = 4  # made and encoded at once
@@ -86,7 +86,7 @@ class Pool:
         self,
         encoder: Network,
         photographs: Photographs,
-        recipe: Recipe,
+        parameters: SceneParameters,
         frame: tuple[int, int] = SQUARE,
         *,
         memory: int = 1 << 30,
@@ -98,7 +98,7 @@ class Pool:
         made: int = 0,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        self.encoder, self.photographs, self.recipe = encoder, photographs, recipe
+        self.encoder, self.photographs, self.parameters = encoder, photographs, parameters
         self.frame, self.views, self.seed, self.photometric = frame, views, seed, photometric
         self.keep_images, self.part = keep_images, part
         places = room(memory, frame, views, keep_images)
@@ -124,7 +124,7 @@ class Pool:
         weight = next(self.encoder.encoder.parameters())
         rank, ranks = self.part
         views = make_views(
-            self.photographs, SCENES, self.views, self.frame, (self.seed, self.made * ranks + rank), self.recipe,
+            self.photographs, SCENES, self.views, self.frame, (self.seed, self.made * ranks + rank), self.parameters,
             weight.device, self.photometric,
         )  # fmt: skip
         high, low = prepare(views.images.flatten(0, 1), self.frame)

@@ -33,7 +33,7 @@ def write_preview(path: Path, photographs: Photographs, settings: Settings) -> s
     """
     if path.suffix.lower() != ".png":
         raise GlunetError(f"{path} is no .png; the preview is written as one: name it so.")
-    views = make_views(photographs, ROWS, 2, FRAME, (settings.seed, 0), settings.recipe, "cpu", settings.photometric)
+    views = make_views(photographs, ROWS, 2, FRAME, (settings.seed, 0), settings.scenes, "cpu", settings.photometric)
     first = torch.zeros(ROWS, dtype=torch.long)
     true = truth(views.scenes, first, first + 1, FRAME, FRAME)
     warped = warp(views.images[:, 1], true.flow)
@@ -66,7 +66,7 @@ def _statistics(settings: Settings, batches: int = 8) -> tuple[str, list[float]]
     sizes, in_view, covered = [], 0.0, 0.0
     for number in range(batches):
         generator = torch.Generator().manual_seed(settings.seed + number)
-        scenes = draw(8, 2, generator, settings.recipe)
+        scenes = draw(8, 2, generator, settings.scenes)
         first = torch.zeros(8, dtype=torch.long)
         true = truth(scenes, first, first + 1, (64, 64), FRAME)
         sizes.append(true.flow.norm(dim=1)[true.visible])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from glunet.errors import GlunetError
 from glunet.network.family import Config, configure
 from glunet.network.glunet import LNET_SIZE, GLUNetConfig
-from glunet.training.scenes import Recipe
+from glunet.training.scenes import SceneParameters
 
 # The levels of each network, coarse to fine, which a loss can be on.
 LEVELS = {
@@ -31,8 +31,8 @@ class Stage:
         coarse: pairs more a step of the 256 frame for the L-Net's two levels, which cost a tenth of all four.
         extra: share of steps with one extra level.
         robust: see `loss.level_error`.
-        apart: no gradient from a level into the flow of the coarser ones (`GLUNet.decode`).
-        held: levels that learn no more, which needs `apart`: what the others start from stays as it is.
+        detach: no gradient from a level into the flow of the coarser ones (`GLUNet.decode`).
+        frozen: levels that learn no more, which needs `detach`: what the others start from stays as it is.
         passes: most passes over a flow (`GLUNet.decode`); a step takes one of 1 to so many, and learns from the last.
     """
 
@@ -45,8 +45,8 @@ class Stage:
     coarse: int = 0
     extra: float = 0.0
     robust: bool = False
-    apart: bool = False
-    held: tuple[int, ...] = ()
+    detach: bool = False
+    frozen: tuple[int, ...] = ()
     passes: int = 1
 
 
@@ -70,9 +70,9 @@ FULL = (
 # For some hundred photographs of one's own kind: all levels at once from weights that exist, with BatchNorm's
 # statistics left as they are.
 FINETUNE = (
-    Stage("all", 0.7, (4, 3, 2, 1), batch=16, refresh=0.25, apart=True, passes=2),
+    Stage("all", 0.7, (4, 3, 2, 1), batch=16, refresh=0.25, detach=True, passes=2),
     Stage(
-        "large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES[:3], robust=True, apart=True, passes=2
+        "large", 1.0, (4, 3, 2, 1), batch=8, refresh=0.12, frames=LARGE_FRAMES[:3], robust=True, detach=True, passes=2
     ),
 )  # fmt: skip
 
@@ -85,7 +85,7 @@ GLOBAL = (Stage("global", 1.0, (4,), batch=64, refresh=0.35),)
 # Then the other levels around it, in one pass or two, while it stays. 80 minutes of one CPU thread, half of the scenes
 # steep: HPatches-240 8.7 to 8.1 px, its PCK-5 72.7 to 73.5 %; motorcycle, Middlebury, KITTI and FlyingChairs within
 # 4 % of what they were (parts of the sets; docs/weights.md).
-_AROUND = {"levels": (4, 3, 2, 1), "coarse": 24, "apart": True, "held": (4,), "passes": 2}
+_AROUND = {"levels": (4, 3, 2, 1), "coarse": 24, "detach": True, "frozen": (4,), "passes": 2}
 FINE = (
     Stage("all", 0.45, batch=12, refresh=0.15, **_AROUND),  # type: ignore[arg-type]
     Stage("large", 1.0, batch=8, refresh=0.06, frames=LARGE_FRAMES[:3], robust=True, **_AROUND),  # type: ignore[arg-type]
@@ -114,6 +114,7 @@ class Settings:
             which a CPU does not earn back. Off until `python -m benchmarks.training --compile` says that it pays there.
         pool_memory: bytes of features kept for each frame size.
         photometric: strength of the photometric differences.
+        scenes: how scenes are drawn.
         config: the network; of one that starts from weights its name alone counts.
     """
 
@@ -135,7 +136,7 @@ class Settings:
     compile: bool = False
     pool_memory: int = 1 << 30
     photometric: float = 1.0
-    recipe: Recipe = field(default_factory=Recipe)
+    scenes: SceneParameters = field(default_factory=SceneParameters)
     validation_pairs: int = 64
     config: Config = SMALL
 
@@ -143,9 +144,15 @@ class Settings:
 RECIPES = {
     "full": Settings(minutes=120),
     "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
-    "global": Settings(minutes=60, stages=GLOBAL, lr=5e-4, warmup=100, recipe=Recipe(steep=0.5)),
+    "global": Settings(minutes=60, stages=GLOBAL, lr=5e-4, warmup=100, scenes=SceneParameters(steep=0.5)),
     "fine": Settings(
-        minutes=80, stages=FINE, lr=2e-4, warmup=60, freeze_norms=True, photometric=1.2, recipe=Recipe(steep=0.5)
+        minutes=80,
+        stages=FINE,
+        lr=2e-4,
+        warmup=60,
+        freeze_norms=True,
+        photometric=1.2,
+        scenes=SceneParameters(steep=0.5),
     ),
 }
 
@@ -164,7 +171,7 @@ def for_network(settings: Settings, network: str) -> Settings:
     for stage in settings.stages:
         stage = replace(stage, levels=tuple(level for level in stage.levels if level in levels))
         if three:
-            stage = replace(stage, apart=False, held=(), passes=1)
+            stage = replace(stage, detach=False, frozen=(), passes=1)
         if three and stage.frames != (SQUARE,):
             stage = replace(stage, name="robust" if stage.robust else stage.name, frames=(SQUARE,), extra=0.0)
         if network == "semantic-glunet":
@@ -190,10 +197,10 @@ def check_fit(settings: Settings) -> None:
             raise GlunetError(
                 f"Stage '{stage.name}' has other frames than 256 x 256, or extra levels, which {network} does not know."
             )
-        if len(levels) == 3 and (stage.apart or stage.passes > 1):
+        if len(levels) == 3 and (stage.detach or stage.passes > 1):
             raise GlunetError(
-                f"Stage '{stage.name}' keeps the levels' gradients apart, or has several passes, which {network} does "
+                f"Stage '{stage.name}' detaches levels from each other, or has several passes, which {network} does "
                 "not."
             )
-        if stage.held and not stage.apart:
-            raise GlunetError(f"Stage '{stage.name}' holds the levels {stage.held}: that needs apart=True.")
+        if stage.frozen and not stage.detach:
+            raise GlunetError(f"Stage '{stage.name}' has frozen levels, {stage.frozen}: that needs detach=True.")

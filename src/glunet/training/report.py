@@ -16,7 +16,7 @@ from glunet.training.loss import truths
 from glunet.training.photographs import Photographs
 from glunet.training.pool import SCENES, SQUARE, Batch, encoder_alone
 from glunet.training.recipes import LEVELS
-from glunet.training.validation import SEED, fixed_pairs, predict, validate, validation_recipe
+from glunet.training.validation import SEED, fixed_pairs, predict, validate, validation_parameters
 from glunet.training.views import make_views
 
 PAIRS = 64  # that the errors are measured on
@@ -92,7 +92,7 @@ def keep_the_better(weights: Path, init: str | Path | None) -> Path:
 
 def fixed_images(photographs: Photographs, device: torch.device) -> torch.Tensor:
     """What the first PICTURES of the fixed pairs look like: PICTURES x 2 x 3 x 256 x 256, target and source, 0..255."""
-    return make_views(photographs, SCENES, 2, SQUARE, (SEED, 0), validation_recipe(), device).images[:PICTURES]
+    return make_views(photographs, SCENES, 2, SQUARE, (SEED, 0), validation_parameters(), device).images[:PICTURES]
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ EXTENT = 2.5  # the displacement field covers [-EXTENT a, EXTENT a] x [-EXTENT, 
 FIELD = 48  # its grid
 MASK = 96  # the grid of an object's outline
 STEEPEST = 0.45  # largest slope of a displacement: under 1 it can be inverted by iteration
-# How many times the recipe's corners, anisotropy, log_scale and rotation a steep scene has.
+# How many times the parameters' corners, anisotropy, log_scale and rotation a steep scene has.
 STEEP = (1.8, 1.45, 1.25, 1.3)
 ITERATIONS = 12  # 0.45**12 of a displacement is under a hundredth of a pixel
 
@@ -57,7 +57,7 @@ class Scenes:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SceneParameters:
     """How scenes are drawn. Lengths are in half frame heights.
 
     Attributes:
@@ -92,37 +92,41 @@ class Recipe:
     steep: float = 0.0
 
 
-def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, aspect: float = 1.0) -> Scenes:
+def draw(
+    count: int, views: int, generator: torch.Generator, parameters: SceneParameters, aspect: float = 1.0
+) -> Scenes:
     """Draw the geometry of `count` scenes with `views` views each, on the CPU."""
 
     def uniform(*shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
         return torch.rand(shape, generator=generator) * (high - low) + low
 
     bins = torch.multinomial(
-        torch.tensor(recipe.shares, dtype=torch.float32), count, replacement=True, generator=generator
+        torch.tensor(parameters.shares, dtype=torch.float32), count, replacement=True, generator=generator
     )
-    ranges = torch.tensor(recipe.amounts)[bins]
+    ranges = torch.tensor(parameters.amounts)[bins]
     amount = (ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * torch.rand(count, generator=generator))[:, None]
-    moves = (torch.rand((count, 1), generator=generator) >= recipe.still).float()
+    moves = (torch.rand((count, 1), generator=generator) >= parameters.still).float()
     amount = amount * moves
 
     # Views: similarity with anisotropy, then a perspective that moves the frame's corners, then the zoom into the
     # plane.
-    b, v, k = count, views, recipe.objects
+    b, v, k = count, views, parameters.objects
     # Which kinds of motion a scene has at all: all of them at once would make pure shifts or turns rare.
     has = (torch.rand((b, 4, 1), generator=generator) < torch.tensor((0.8, 0.6, 0.6, 0.6)).view(4, 1)).float()
-    steep = (torch.rand((b, 1), generator=generator) < recipe.steep).float() if recipe.steep else torch.zeros(b, 1)
+    steep = (
+        (torch.rand((b, 1), generator=generator) < parameters.steep).float() if parameters.steep else torch.zeros(b, 1)
+    )
     corner, aniso, zooming, turning = (1 + steep * (factor - 1) for factor in STEEP)
-    angle = recipe.rotation * turning * amount * uniform(b, v) * has[:, 1]
-    turned = torch.rand((b, 1), generator=generator) < recipe.any_angle
+    angle = parameters.rotation * turning * amount * uniform(b, v) * has[:, 1]
+    turned = torch.rand((b, 1), generator=generator) < parameters.any_angle
     angle = torch.where(turned, math.pi * uniform(b, v), angle) * moves
-    scale = recipe.log_scale * zooming * amount * uniform(b, v) * has[:, 2]
-    stretch = recipe.anisotropy * aniso * amount * uniform(b, v) * has[:, 3]
-    shift = recipe.translation * amount[..., None] * uniform(b, v, 2) * has[:, :1]
+    scale = parameters.log_scale * zooming * amount * uniform(b, v) * has[:, 2]
+    stretch = parameters.anisotropy * aniso * amount * uniform(b, v) * has[:, 3]
+    shift = parameters.translation * amount[..., None] * uniform(b, v, 2) * has[:, :1]
     shift[..., 0] *= aspect
-    corners = recipe.corners * (corner * amount)[..., None, None] * uniform(b, v, 4, 2) * has[:, 3, None, None]
+    corners = parameters.corners * (corner * amount)[..., None, None] * uniform(b, v, 4, 2) * has[:, 3, None, None]
     perspective = _corner_homography(corners, aspect)
-    zoom = uniform(b, 1, low=recipe.zoom[0], high=recipe.zoom[1]).log()
+    zoom = uniform(b, 1, low=parameters.zoom[0], high=parameters.zoom[1]).log()
     plane = _similarity(angle, scale + zoom, stretch, shift * zoom.exp()[..., None]) @ perspective
 
     # The bent plane: a bending for each view, and one pseudo-depth for the scene, seen from where each camera stands.
@@ -131,8 +135,8 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     bending = _octaves(b * v, 2, generator).view(b, v, 2, FIELD, FIELD)
     depth = _octaves(b, 1, generator).view(b, 1, 1, FIELD, FIELD)
     camera = uniform(b, v, 2)[..., None, None]
-    field = recipe.bending * bent[..., None, None, None] * bending * 0.5
-    field = field + recipe.parallax * deep[..., None, None, None] * depth * camera
+    field = parameters.bending * bent[..., None, None, None] * bending * 0.5
+    field = field + parameters.parallax * deep[..., None, None, None] * depth * camera
     field = _limit_slope(field, aspect)
 
     # Objects: each with a size, a place on the plane and a motion of its own in every view.
@@ -144,7 +148,7 @@ def draw(count: int, views: int, generator: torch.Generator, recipe: Recipe, asp
     calm = (bins[:, None] == 0) & (torch.rand((b, 1), generator=generator) < 0.5)
     least = torch.where(calm, 0.04, 0.3) * uniform(b, k, low=0.0)
     own = (torch.maximum(amount * torch.rand((b, k), generator=generator), least) * moves)[..., None]
-    motion = recipe.object_motion * own[..., None] * uniform(b, k, v, 2)
+    motion = parameters.object_motion * own[..., None] * uniform(b, k, v, 2)
     turn = 0.5 * own * uniform(b, k, v)
     grow = 0.3 * own * uniform(b, k, v)
     objects = torch.linalg.inv(_similarity(turn, size + grow, 0.2 * own * uniform(b, k, v), place + motion))

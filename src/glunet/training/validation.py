@@ -12,7 +12,7 @@ from glunet.training.photographs import Photographs
 from glunet.training.pool import SCENES, SQUARE, Batch, Pool
 from glunet.training.ranks import Alone
 from glunet.training.recipes import LEVELS
-from glunet.training.scenes import Recipe
+from glunet.training.scenes import SceneParameters
 
 BINS = ((0, 8), (8, 32), (32, 96), (96, 1000))  # of the true displacement, pixels of 256
 SEED = 20200614
@@ -31,27 +31,27 @@ def predict(
     source: Any,
     levels: tuple[int, ...],
     extra: int = 0,
-    apart: bool = False,
+    detach: bool = False,
     passes: int = 1,
 ) -> Predicted:
     """The flow of every level of `levels`: (4,), (4, 3) or all that the network has (`recipes.LEVELS`).
 
     Args:
         network: any of the family, and the features of the two images as it has them (`Batch.features`).
-        apart, passes: see `GLUNet.decode`.
+        detach, passes: see `GLUNet.decode`.
     """
     if levels == (4,):
         return Predicted((network.level4(target, source),))
-    options: dict[str, Any] = ({"apart": True} if apart else {}) | ({"passes": passes} if passes > 1 else {})
+    options: dict[str, Any] = ({"detach": True} if detach else {}) | ({"passes": passes} if passes > 1 else {})
     if levels == (4, 3):
         return Predicted(network.coarse(target, source, **options))
     flows = network.decode(target, source, extra, **options)._asdict()
     return Predicted(tuple(flows[f"flow{level}"] for level in levels), flows.get("extra", ()))
 
 
-def validation_recipe() -> Recipe:
+def validation_parameters() -> SceneParameters:
     """The scenes that are validated on: as in training, without those turned by any angle."""
-    return dataclasses.replace(Recipe(), any_angle=0.0)
+    return dataclasses.replace(SceneParameters(), any_angle=0.0)
 
 
 def fixed_pairs(
@@ -72,8 +72,8 @@ def fixed_pairs(
     if mine == 0:
         return []
     pool = Pool(
-        encoder, photographs, validation_recipe(), SQUARE, memory=1 << 40, capacity=mine * SCENES, views=2, seed=SEED,
-        keep_images=keep_images, part=part,
+        encoder, photographs, validation_parameters(), SQUARE, memory=1 << 40, capacity=mine * SCENES, views=2,
+        seed=SEED, keep_images=keep_images, part=part,
     )  # fmt: skip
     while not pool.full:
         pool.refresh()

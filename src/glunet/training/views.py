@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from glunet.training.photographs import Photographs
 from glunet.training.photometric import augment
-from glunet.training.scenes import Recipe, Scenes, draw, render
+from glunet.training.scenes import SceneParameters, Scenes, draw, render
 
 
 @dataclass
@@ -25,7 +25,7 @@ def make_views(
     views: int,
     frame: tuple[int, int],
     seed: tuple[int, int],
-    recipe: Recipe,
+    parameters: SceneParameters,
     device: torch.device | str = "cpu",
     photometric: float = 1.0,
     numbers: Tensor | None = None,
@@ -39,10 +39,10 @@ def make_views(
     """
     generator = torch.Generator().manual_seed(((seed[0] & 0xFFFFFF) << 32) + seed[1])
     height, width = frame
-    scenes = draw(count, views, generator, recipe, aspect=width / height)
+    scenes = draw(count, views, generator, parameters, aspect=width / height)
     if numbers is None:
         numbers = torch.randint(len(photographs), (count,), generator=generator)
-    others = torch.randint(len(photographs), (count, recipe.objects), generator=generator)
+    others = torch.randint(len(photographs), (count, parameters.objects), generator=generator)
     # Textures a third finer than the frame: a frame sees 0.55 to 0.9 of the canvas.
     canvas = (round(height * 1.35), round(width * 1.35))
     present = (scenes.outlines.flatten(2).amax(-1) > 0)[..., None]
@@ -61,7 +61,7 @@ def make_views(
                 for row, here in zip(others, present, strict=True)
             ]
         )
-        if recipe.objects
+        if parameters.objects
         else torch.zeros(count, 0, 3, *piece, device=device)
     )
     scenes = scenes.to(device)
