@@ -1,5 +1,6 @@
 """COLMAP and hloc: what pycolmap and h5py read back, on a scene whose geometry is known."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -193,6 +194,39 @@ def test_pycolmap_reads_and_reconstructs(run, photos, tmp_path, truth):
     found = np.array([model.find_image_with_name(name).projection_center() for name in ORDER])
     true = np.array([CAMERAS[NUMBER[name]].centre for name in ORDER])
     assert misfit(found, true) < 0.02
+
+
+def test_reconstruct_writes_model_points_and_numbers(run, photos, tmp_path):
+    out, model = tmp_path / "database.db", tmp_path / "database-model"
+    code, printed, errors = run(photos, "--out", out, "--cell", 4, *KNOWN, "--reconstruct")
+    assert (code, errors) == (0, "")
+    assert printed.splitlines()[-1].startswith(f"{model}: 4 of 4 images, ")
+    numbers = json.loads((model / "numbers.json").read_text())
+    assert (numbers["images"], numbers["left_out"]) == (4, [])
+    assert numbers["mean_track_length"] > 3
+    assert numbers["mean_reprojection_error"] < 0.5
+    read = pycolmap.Reconstruction(model)
+    assert read.num_points3D() == numbers["points"] > 100
+    assert next(iter(read.cameras.values())).params.tolist() == [120, 120, 64, 48]  # known, so left alone
+    found = np.array([read.find_image_with_name(name).projection_center() for name in ORDER])
+    assert misfit(found, np.array([CAMERAS[NUMBER[name]].centre for name in ORDER])) < 0.02
+    assert (model / "points.ply").read_bytes().startswith(b"ply\n")
+    # Models are not replaced without a word, nor is one left over of a run that had more.
+    (tmp_path / "database-model-2").mkdir()
+    (tmp_path / "database-model-2" / "numbers.json").write_text("{}")
+    out.unlink()
+    assert "database-model' is there already" in run(photos, "--out", out, *KNOWN, "--reconstruct")[2]
+    assert run(photos, "--out", out, "--cell", 4, *KNOWN, "--reconstruct", "--overwrite")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["database-model", "database.db", "photos"]
+    assert "leave --no-verify out" in run(photos, "--out", out, "--overwrite", "--reconstruct", "--no-verify")[2]
+
+
+def test_what_cannot_be_reconstructed_is_said(run, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(pycolmap, "incremental_mapping", lambda *arguments: {})
+    code, _, errors = run(photos, "--out", tmp_path / "a.db", "--reconstruct")
+    assert code == 2
+    assert "could reconstruct nothing" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "photos"]
 
 
 def reconstruct(database: Path, folder: Path, mapped: Path):

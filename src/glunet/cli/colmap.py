@@ -42,6 +42,10 @@ CameraParamsOption = Annotated[str, typer.Option(help="Its parameters, comma-sep
 VerifyOption = Annotated[
     bool, typer.Option("--verify/--no-verify", help="Let COLMAP check each pair's geometry, and say how it fits.")
 ]
+ReconstructOption = Annotated[
+    bool,
+    typer.Option("--reconstruct", help="Run COLMAP's mapper too: model, points.ply and numbers in DATABASE-model/."),
+]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with the pairs that an earlier run of this command had matched.")
 ]
@@ -63,6 +67,7 @@ def colmap(
     camera_model: CameraModelOption = "SIMPLE_RADIAL",
     camera_params: CameraParamsOption = "",
     verify: VerifyOption = True,
+    reconstruct: ReconstructOption = False,
     keep_going: options.KeepGoingOption = False,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
@@ -86,12 +91,9 @@ def colmap(
     from glunet.loading import load
 
     cameras = _cameras(camera_mode, camera_model, camera_params)
-    if round_trip <= 0:
-        raise GlunetError(f"--round-trip is {round_trip:g}, but a positive number of pixels is expected.")
+    _check(out, round_trip, verify, reconstruct, overwrite)
     if hloc is not None:
         hdf5()
-    if out.exists() and not overwrite:
-        raise GlunetError(f"'{out}' is there already: choose another name, or --overwrite.")
 
     def told(problem: str) -> None:
         typer.echo(f"glunet: passed over: {problem}", err=True)
@@ -110,9 +112,24 @@ def colmap(
     journal.remove()
     _tell(verified, collected, verify)
     typer.echo(out)
+    if reconstruct:
+        _reconstruct(out, images, bool(camera_params), collected.scale)
     if hloc is not None:
         for path in hloc_files.write_hloc(hloc, collected):
             typer.echo(path)
+
+
+def _check(out: Path, round_trip: float, verify: bool, reconstruct: bool, overwrite: bool) -> None:
+    """What the words alone say, and what is there already, before hours of matching."""
+    from glunet.colmap.reconstruct import models_beside
+
+    if round_trip <= 0:
+        raise GlunetError(f"--round-trip is {round_trip:g}, but a positive number of pixels is expected.")
+    if reconstruct and not verify:
+        raise GlunetError("--reconstruct needs what COLMAP verifies: leave --no-verify out.")
+    there = [path for path in (out, *(models_beside(out) if reconstruct else ())) if path.exists()]
+    if there and not overwrite:
+        raise GlunetError(f"'{there[0]}' is there already: choose another name, or --overwrite.")
 
 
 def _cameras(mode: str, model: str, params: str) -> "Cameras":
@@ -193,6 +210,17 @@ def _collected(
                 bar.console.print(told, soft_wrap=True, highlight=False, markup=False)
 
         return collect(shelf, pairs, settings, watch, journal, keep_going)
+
+
+def _reconstruct(database: Path, images: Path, known: bool, scale: float) -> None:
+    from glunet.colmap.reconstruct import reconstruct
+
+    for folder, numbers in reconstruct(database, images, known, scale):
+        typer.echo(
+            f"{folder}: {numbers['images']} of {numbers['images'] + len(numbers['left_out'])} images, "
+            f"{numbers['points']} points, each in {numbers['mean_track_length']:.2f} images, reprojection error "
+            f"{numbers['mean_reprojection_error']:.2f} px"
+        )
 
 
 def _tell(verified: "list[Verified]", collected: "Collected", verify: bool) -> None:
