@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from glunet import loading
 from glunet.errors import GlunetError
 from glunet.inference import confidence
-from glunet.inference.confidence import Calibration, occluded, round_trip, tolerance
+from glunet.inference.confidence import SURE_POINTS, Calibration, occluded, round_trip, tolerance
+from glunet.inference.search import Found
 from glunet.match import Match, Provenance
 from untrained import matcher, network
 
@@ -82,6 +83,12 @@ def test_a_match_uses_its_calibration():
     lost = Match(flow, (60, 80), Provenance("test"), np.full_like(flow, 30), TABLE)
     assert lost.verdict.same is False
     assert "do not show" in str(lost.verdict)
+    for points, same in ((SURE_POINTS - 1, False), (SURE_POINTS, True)):  # an object that is small in the target
+        small = Match(
+            flow, (60, 80), Provenance("test"), lost.backward, TABLE, found=Found("", 0.0, 0.0, points=points)
+        )
+        assert small.verdict.same is same
+        assert ("keypoints on one plane" in str(small.verdict)) is same
     bare = Match(flow, (60, 80), Provenance("test"), np.zeros_like(flow))
     assert bare.confidence_kind == "consistency"
     assert bare.verdict.same is None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glunet.cli import options
+from glunet.cli.progress import progress
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -122,35 +123,24 @@ def _measure(
     name: str, root: Path | None, methods: "list[Method]", limit: int | None, cache: "Cache | None"
 ) -> "tuple[list[list[Results]], list[str], dict[str, Dataset]]":
     """Results by set and method, with a progress bar that shows the running headline figure."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from glunet.evaluation import benchmark, evaluate, evaluate_all
     from glunet.evaluation.results import figure
     from glunet.evaluation.tables import label, text
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[running]}"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress(running=True) as bar:
         tasks: dict[tuple[str, str], Any] = {}
 
         def watch(b: Any, m: Any, done: int, total: int, scores: Any) -> None:
             key = (b.name, m.name)
             if key not in tasks:
-                tasks[key] = progress.add_task(f"{b.name}, {m.name}", total=total, running="")
+                tasks[key] = bar.add_task(f"{b.name}, {m.name}", total=total, running="")
             running = ""
             if scores:
                 metric = b.metrics[0]
                 running = f"{label(metric)} {text(metric, figure(b, scores, metric))}"
-            progress.update(tasks[key], completed=done, running=running)
+            bar.update(tasks[key], completed=done, running=running)
             if done == total:
-                progress.update(tasks[key], visible=False)
+                bar.update(tasks[key], visible=False)
 
         if name == "all":
             return evaluate_all(root or Path(), methods, limit, cache, watch)

@@ -6,10 +6,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def progress() -> "Progress":
+def progress(running: bool = False) -> "Progress":
     """A bar on stderr, with what is done, how many of how many, the time so far and the time left; gone at the end.
 
-    Where stderr is no terminal nothing is drawn; its `console` prints lines beside it.
+    Where stderr is no terminal nothing is drawn; its `console` prints lines beside it. With `running` each task has a
+    field of that name, which is shown as well.
     """
     from rich.console import Console
     from rich.progress import (
@@ -28,6 +29,7 @@ def progress() -> "Progress":
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        *([TextColumn("{task.fields[running]}")] if running else []),
         console=console,
         transient=True,
         disable=not console.is_terminal,
