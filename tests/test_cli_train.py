@@ -143,7 +143,7 @@ def test_preview_is_a_picture(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--out", "run", "--recipe", "quick"], "SceneParameters 'quick' is unknown"),
+        (["--out", "run", "--recipe", "quick"], "Recipe 'quick' is unknown"),
         (["--out", "run", "--steps", "3", "--minutes", "2"], "bounded by one of them"),
         ([], "--out is missing"),
         (["--preview", "sheet.jpg"], "is no .png"),
