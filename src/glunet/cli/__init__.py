@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
@@ -23,19 +24,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-# One line a command.
-app.command("match")(match.match)
-app.command("train")(train.train)
-app.command("eval")(eval_command.evaluate)
-app.command("bench")(bench.bench)
-app.command("convert")(convert.convert)
-app.command("export")(export.export)
-app.command("info")(info.info)
-app.command("view")(view.view)
-app.command("video")(video.video)
-app.command("colmap")(colmap.colmap)
-app.command("pairs")(pairs.pairs)
-app.command("batch")(batch.batch)
+# In the order of --help.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "match": match.match,
+    "train": train.train,
+    "eval": eval_command.evaluate,
+    "bench": bench.bench,
+    "convert": convert.convert,
+    "export": export.export,
+    "info": info.info,
+    "view": view.view,
+    "video": video.video,
+    "colmap": colmap.colmap,
+    "pairs": pairs.pairs,
+    "batch": batch.batch,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 def _version(asked: bool) -> None:
