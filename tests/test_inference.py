@@ -224,6 +224,30 @@ def test_a_lost_pair_is_matched_through_the_coarse_hypothesis_that_scores_best()
     assert np.abs(best.flow - search.homography_flow(true, SIZE))[inner].max() < 0.5
 
 
+@pytest.mark.parametrize(("upright", "tried"), [(0.5, True), (0.9, False)])
+def test_a_coarse_hypothesis_is_tried_where_it_scores_nearly_as_well_as_the_images_as_they_lie(upright, tried):
+    def scores(guesses) -> list[float]:
+        return [upright, *quarter_scores(guesses[1:])]
+
+    _, _, asked = searched(noise_way(), [two_way(0, 0), two_way(0, 0)], scores)
+    assert bool(asked) is tried
+
+
+def test_keypoints_that_the_match_follows_are_counted():
+    source = scene(6)
+    true = similarity(10, 1.1, SIZE, SIZE)
+    pair = views(source, seen_through(source, true, SIZE))
+    there, back = (search.homography_flow(matrix, SIZE) for matrix in (true, np.linalg.inv(true)))
+    for first, follows in ((search.TwoWay(there, back), True), (search.TwoWay(there + 30, back - 30), False)):
+        searcher = search.Searcher(pair, None, None, (None, None))  # type: ignore[arg-type]
+        searcher.best, searcher.origins, searcher.agreement = first, [], 1.0
+        guesses = hypotheses.from_keypoints(pair)
+        assert guesses[0].inliers >= 50
+        assert (searcher._misses(guesses[0]) < 1) is follows
+    _, found = search.Searcher(pair, None, None, (None, None))(search.TwoWay(there, back))  # type: ignore[arg-type]
+    assert found.points >= 50
+
+
 def test_a_hypothesis_that_does_not_agree_with_itself_is_not_accepted():
     first = noise_way()
     best, found, asked = searched(first, [noise_way(1), noise_way(2)], quarter_scores)
@@ -306,6 +330,7 @@ def test_a_turned_photograph_is_found_and_says_how():
     assert np.median(error) < 1
     assert match.found.hypothesis
     assert match.metadata()["search"]["hypothesis"] == match.found.hypothesis
+    assert match.metadata()["search"]["keypoints"] == match.found.points
     assert match.found.after > match.found.before
 
 
