@@ -63,3 +63,12 @@ def noise(seed: int, size: tuple[int, int] = (600, 800)) -> np.ndarray:
     """Smooth random paint."""
     pixels = cv2.GaussianBlur(np.random.default_rng(seed).uniform(0, 255, (*size, 3)), (0, 0), 3)
     return cv2.normalize(pixels, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+def misfit(found: np.ndarray, true: np.ndarray) -> float:
+    """How far points are from others, over these points' spread, after the best similarity."""
+    a, b = found - found.mean(0), true - true.mean(0)
+    u, s, vt = np.linalg.svd(b.T @ a)
+    sign = np.diag((1, 1, np.sign(np.linalg.det(u @ vt))))
+    fitted = a @ (u @ sign @ vt).T * (np.trace(np.diag(s) @ sign) / (a**2).sum())
+    return float(np.linalg.norm(fitted - b) / np.linalg.norm(b))

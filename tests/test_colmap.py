@@ -193,7 +193,7 @@ def test_pycolmap_reads_and_reconstructs(run, photos, tmp_path, truth):
     # Up to one similarity, the cameras stand where they stood.
     found = np.array([model.find_image_with_name(name).projection_center() for name in ORDER])
     true = np.array([CAMERAS[NUMBER[name]].centre for name in ORDER])
-    assert misfit(found, true) < 0.02
+    assert rendered.misfit(found, true) < 0.02
 
 
 def test_reconstruct_writes_model_points_and_numbers(run, photos, tmp_path):
@@ -209,7 +209,7 @@ def test_reconstruct_writes_model_points_and_numbers(run, photos, tmp_path):
     assert read.num_points3D() == numbers["points"] > 100
     assert next(iter(read.cameras.values())).params.tolist() == [120, 120, 64, 48]  # known, so left alone
     found = np.array([read.find_image_with_name(name).projection_center() for name in ORDER])
-    assert misfit(found, np.array([CAMERAS[NUMBER[name]].centre for name in ORDER])) < 0.02
+    assert rendered.misfit(found, np.array([CAMERAS[NUMBER[name]].centre for name in ORDER])) < 0.02
     assert (model / "points.ply").read_bytes().startswith(b"ply\n")
     # Models are not replaced without a word, nor is one left over of a run that had more.
     (tmp_path / "database-model-2").mkdir()
@@ -248,15 +248,6 @@ def mean_track_length(model) -> float:
 def at(target: rendered.Camera, source: rendered.Camera, points: np.ndarray) -> np.ndarray:
     found = Match(rendered.flow(target, source), SIZE, Provenance("truth"))
     return found.at(points.clip(0, (SIZE[1] - 1, SIZE[0] - 1)))[0]
-
-
-def misfit(found: np.ndarray, true: np.ndarray) -> float:
-    """How far points are from others, over these points' spread, after the best similarity."""
-    a, b = found - found.mean(0), true - true.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    sign = np.diag((1, 1, np.sign(np.linalg.det(u @ vt))))
-    fitted = a @ (u @ sign @ vt).T * (np.trace(np.diag(s) @ sign) / (a**2).sum())
-    return float(np.linalg.norm(fitted - b) / np.linalg.norm(b))
 
 
 def test_large_images_are_matched_small_and_written_large(run, monkeypatch, tmp_path, truth, rendered_views):
@@ -318,7 +309,7 @@ def test_the_packages_weights_reconstruct(monkeypatch, tmp_path):
     model = reconstruct(tmp_path / "a.db", folder, tmp_path / "mapped")
     assert model.num_reg_images() == 3
     found = np.array([model.find_image_with_name(f"{i}.png").projection_center() for i in range(3)])
-    off = misfit(found, np.array([camera.centre for camera in views]))
+    off = rendered.misfit(found, np.array([camera.centre for camera in views]))
     length, error = mean_track_length(model), model.compute_mean_reprojection_error()
     print(f"mean track length {length:.2f}, reprojection error {error:.2f} px, cameras off by {100 * off:.1f} %")
     assert length > 2.5
