@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glunet.flow import geometry
 
-# Of 450 pairs of different photographs one had more than 12 keypoints on one homography: 37 (docs/matches.md).
+# Of 450 pairs of different photographs one had a homography of 12 keypoints or more, of 37 (docs/matches.md).
 SURE_POINTS = 50
 
 Kind = Literal["calibrated", "consistency", "in view", "predicted"]
