@@ -37,7 +37,7 @@ unexport PYTHONHOME
 help:
 	@echo "make demo    match two real photographs (pictures in demo/, error against known truth)"
 	@echo "make test    run the tests"
-	@echo "make fuzz    a thousand random images through every reader"
+	@echo "make fuzz    what takes too long for every day: a thousand random images, the longest exports"
 	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make wheel   build the package into dist/"
 	@echo "make clean   remove all that make has made"
@@ -50,9 +50,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
 
-# A thousand random images through every reader; the suite draws a few.
+# A thousand random images through every reader, of which the suite draws a few, and the longest exports.
 fuzz: $(VENV)/.dev
-	$(PY) -m pytest -m fuzz tests/test_faults.py
+	$(PY) -m pytest -m fuzz tests/test_faults.py tests/test_export.py
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -49,31 +49,26 @@ def misses(file: Path, source: np.ndarray, target: np.ndarray, **settings: objec
     return np.concatenate([np.abs(a[0].transpose(1, 2, 0) - b).max(axis=-1).ravel() for a, b in pairs])
 
 
-@pytest.fixture(scope="module")
-def any_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of all sizes, in one pass."""
-    file = tmp_path_factory.mktemp("onnx") / "any.onnx"
+def test_one_file_for_all_sizes(tmp_path: Path) -> None:
+    """In one pass; the export takes most of a minute, so that all sizes are in one test."""
+    file = tmp_path / "any.onnx"
     export.export(untrained.network(), untrained.matcher().settings, MADE_BY, file)
-    return file
+    for target, source in (((256, 256), (256, 256)), ((300, 420), (260, 333)), ((40, 527), (700, 64))):
+        away = misses(file, picture(*source, seed=1), picture(*target, seed=2))
+        assert (away < 2e-3).mean() > 0.999
 
 
-@pytest.mark.parametrize(
-    ("target", "source"), [((256, 256), (256, 256)), ((300, 420), (260, 333)), ((40, 527), (700, 64))]
-)
-def test_one_file_for_all_sizes(any_size: Path, target: tuple[int, int], source: tuple[int, int]) -> None:
-    away = misses(any_size, picture(*source, seed=1), picture(*target, seed=2))
-    assert (away < 2e-3).mean() > 0.999
-
-
-def test_the_example_needs_numpy_and_onnxruntime_alone(any_size: Path, tmp_path: Path) -> None:
-    source, target = picture(150, 200, 3), picture(120, 210, 4)
+def test_the_example_needs_numpy_and_onnxruntime_alone(tmp_path: Path) -> None:
+    file = tmp_path / "one.onnx"
+    export.export(untrained.network(), untrained.matcher().settings, MADE_BY, file, (120, 210))
+    source, target = picture(120, 210, 3), picture(120, 210, 4)
     np.save(tmp_path / "source.npy", source)
     np.save(tmp_path / "target.npy", target)
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__');"
         "print([name for name in ('torch', 'glunet', 'PIL', 'cv2', 'onnx') if name in sys.modules])"
     )
-    words = [EXAMPLE, any_size, tmp_path / "source.npy", tmp_path / "target.npy", tmp_path / "match.npz"]
+    words = [EXAMPLE, file, tmp_path / "source.npy", tmp_path / "target.npy", tmp_path / "match.npz"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
     match = untrained.matcher().match(source, target)
@@ -83,11 +78,18 @@ def test_the_example_needs_numpy_and_onnxruntime_alone(any_size: Path, tmp_path:
         assert np.array_equal(np.isfinite(found["round_trip"]), match.in_view) or match.in_view.mean() > 0.5
 
 
-def test_passes_propagation_and_half_the_bits(tmp_path: Path) -> None:
+@pytest.mark.fuzz  # a minute of tracing: `make fuzz`; a file is checked as it is written in any case
+def test_passes_with_propagation(tmp_path: Path) -> None:
+    file = tmp_path / "one.onnx"
+    export.export(untrained.network(), untrained.matcher(passes=2).settings, MADE_BY, file, (256, 256))
+    assert (misses(file, picture(256, 256, 5), picture(256, 256, 6), passes=2) < 2e-3).mean() > 0.999
+
+
+def test_half_the_bits(tmp_path: Path) -> None:
     """Weights that float16 holds, as the package's are, lose nothing by it."""
     file = tmp_path / "one.onnx"
     network = copy.deepcopy(untrained.network()).half().float()
-    settings = untrained.matcher(passes=2).settings
+    settings = untrained.matcher().settings
     away = export.export(network, settings, MADE_BY, file, (256, 256), half=True)
     assert away["99 %"] <= 2e-3
     model = onnx.load(file)
@@ -98,6 +100,7 @@ def test_passes_propagation_and_half_the_bits(tmp_path: Path) -> None:
     assert '"weights": "untrained"' in {p.key: p.value for p in model.metadata_props}["glunet"]
 
 
+@pytest.mark.fuzz
 def test_a_pyramid(tmp_path: Path) -> None:
     file = tmp_path / "one.onnx"
     export.export(untrained.network(), untrained.matcher(pyramid=True).settings, MADE_BY, file, (256, 536))
