@@ -212,12 +212,14 @@ def test_reconstruct_writes_model_points_and_numbers(run, photos, tmp_path):
     assert rendered.misfit(found, np.array([CAMERAS[NUMBER[name]].centre for name in ORDER])) < 0.02
     assert (model / "points.ply").read_bytes().startswith(b"ply\n")
     # Models are not replaced without a word, nor is one left over of a run that had more.
-    (tmp_path / "database-model-2").mkdir()
-    (tmp_path / "database-model-2" / "numbers.json").write_text("{}")
+    for name in ("database-model-2", "database-model-mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "numbers.json").write_text("{}")
     out.unlink()
     assert "database-model' is there already" in run(photos, "--out", out, *KNOWN, "--reconstruct")[2]
     assert run(photos, "--out", out, "--cell", 4, *KNOWN, "--reconstruct", "--overwrite")[0] == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["database-model", "database.db", "photos"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"database-model", "database-model-mine", "database.db", "photos"}
     assert "leave --no-verify out" in run(photos, "--out", out, "--overwrite", "--reconstruct", "--no-verify")[2]
 
 

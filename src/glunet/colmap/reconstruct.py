@@ -1,6 +1,6 @@
 """COLMAP's mapper on a database of ours: cameras and points, as a model, a PLY file and numbers."""
 
-import glob
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -47,8 +47,6 @@ def reconstruct(database: Path, images: Path, known: bool, scale: float) -> list
         )
     with pycolmap.Database.open(database) as opened:
         names = {image.name for image in opened.read_all_images()}
-    for old in models_beside(database):  # of an earlier run, which may have had more
-        shutil.rmtree(old, ignore_errors=True)
     made = []
     for number, model in enumerate(sorted(models, key=lambda model: -model.num_reg_images()), start=1):
         out = database.with_name(f"{database.stem}-model{'' if number == 1 else f'-{number}'}")
@@ -58,13 +56,15 @@ def reconstruct(database: Path, images: Path, known: bool, scale: float) -> list
             model.export_PLY(part / "points.ply")
             write_json(part / "numbers.json", numbers)
         made.append((out, numbers))
+    for old in set(models_beside(database)) - {out for out, _ in made}:  # of an earlier run, which had more
+        shutil.rmtree(old, ignore_errors=True)
     return made
 
 
 def models_beside(database: Path) -> list[Path]:
     """The folders of models that an earlier run has left beside a database."""
-    found = database.parent.glob(f"{glob.escape(database.stem)}-model*/numbers.json")
-    return sorted(file.parent for file in found)
+    ours = re.compile(re.escape(database.stem) + r"-model(-\d+)?")
+    return sorted(file.parent for file in database.parent.glob("*/numbers.json") if ours.fullmatch(file.parent.name))
 
 
 def _numbers(model: Any, names: set[str]) -> dict[str, Any]:
