@@ -218,8 +218,7 @@ def test_reconstruct_writes_model_points_and_numbers(run, photos, tmp_path):
     out.unlink()
     assert "database-model' is there already" in run(photos, "--out", out, *KNOWN, "--reconstruct")[2]
     assert run(photos, "--out", out, "--cell", 4, *KNOWN, "--reconstruct", "--overwrite")[0] == 0
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"database-model", "database-model-mine", "database.db", "photos"}
+    assert {path.name for path in tmp_path.iterdir()} == {model.name, "database-model-mine", out.name, "photos"}
     assert "leave --no-verify out" in run(photos, "--out", out, "--overwrite", "--reconstruct", "--no-verify")[2]
 
 
