@@ -43,7 +43,8 @@ class Mixture(NamedTuple):
     def probability(self, radius: float = 1.0) -> Tensor:
         """P_R: that the flow is right to within `radius` pixels in x and in y (paper equation 8): B x h x w, 0..1."""
         within = 1 - torch.exp(-(2**0.5) * radius * torch.exp(-self.log_variance / 2))
-        return (self.logits.softmax(dim=1) * within.square()).sum(dim=1)
+        shares = (self.logits.softmax(dim=1) * within.square()).sum(dim=1)
+        return shares.clamp(max=1)  # two shares may sum to a little more in float32
 
     def variance(self) -> Tensor:
         """Of the flow's error in x, and as much in y, square pixels: B x h x w."""
