@@ -104,8 +104,8 @@ class Computation:
             inputs = self.prepare(images, frame)
             if before is None:
                 return network.encode(*inputs)
-            high = network.encoder(inputs[0], levels=(2, 3))
-            return before._replace(level2=high[3], level1=high[2])
+            level2, level1 = network.encode_high(inputs[0])
+            return before._replace(level2=level2, level1=level1)
 
     def features(self, images: list[Encoded], frame: Size, tile: int | None = None) -> Any:
         """The features of images of one size, as a batch; those not known yet are encoded in one."""

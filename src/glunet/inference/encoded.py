@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glunet.images.reading import ImageLike, darker, load_mask, load_with_depth
 from glunet.network.family import Network
-from glunet.network.glunet import Features
+from glunet.network.glunet import Features, GLUNet
 
 MaskLike: TypeAlias = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
 Size = tuple[int, int]
@@ -59,9 +59,9 @@ class Encoded:
         known = next(iter(self._features.values()), None)
         inputs = prepared()
         features: Any
-        if isinstance(known, Features):  # the L-Net's copy is the same in every frame
-            high = network.encoder(inputs[0], levels=(2, 3))
-            features = known._replace(level2=high[3], level1=high[2])
+        if isinstance(known, Features) and isinstance(network, GLUNet):  # the L-Net's copy is the same in every frame
+            level2, level1 = network.encode_high(inputs[0])
+            features = known._replace(level2=level2, level1=level1)
         else:
             features = network.encode(*inputs)
         self.keep(frame, features)

@@ -24,7 +24,8 @@ from glunet.network.propagation import propagate
 
 logger = logging.getLogger(__name__)
 
-ENCODER_MARGIN = 32  # pixels: VGG up to its third pooling reaches 26, and tiles start at multiples of 8
+# Pixels: VGG up to its third pooling reaches 26, adapters 16 more, and tiles start at multiples of 8.
+ENCODER_MARGIN, ADAPTED_MARGIN = 32, 48
 MARGIN2, MARGIN1 = 8, 48  # positions of level 2's grid and of level 1's
 TILES = (2048, 1536, 1024, 768, 512, 256)  # sides tried, in pixels of the frame
 # Bytes: of a tile's pixel while it is decoded, and for each pixel of the frame: features of two images, flows.
@@ -100,9 +101,10 @@ def encode(network: GLUNet, image: Tensor, image_256: Tensor, side: int) -> Feat
     low = network.encode(image_256, image_256)
     level2 = image.new_empty(1, 256, height // 8, width // 8)
     level1 = image.new_empty(1, 128, height // 4, width // 4)
-    for place in places((height, width), side, ENCODER_MARGIN):
-        part = network.encoder(_part(image, place.all()), levels=(2, 3))
-        for level, features, stride in ((level2, part[3], 8), (level1, part[2], 4)):
+    margin = ENCODER_MARGIN if network.config.adapter == "none" else ADAPTED_MARGIN
+    for place in places((height, width), side, margin):
+        part = network.encode_high(_part(image, place.all()))
+        for level, features, stride in ((level2, part[0], 8), (level1, part[1], 4)):
             _part(level, _divided(place.kept(), stride)).copy_(_part(features, _divided(place.inner(), stride)))
     return Features(low.level4, low.level3, level2, level1)
 

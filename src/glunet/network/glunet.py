@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glunet.flow.geometry import map_to_flow, resize_area, resize_bilinear, scale_flow
+from glunet.network.adapter import GlobalAdapter, LocalAdapter
 from glunet.network.correlation import global_correlation, l2_normalise, local_scores, mutual_matching
 from glunet.network.decoder import (
     DenseFlowDecoder,
@@ -43,6 +44,8 @@ class GLUNetConfig:
         upsampling: how flow4 and flow2 reach the next grid: "transposed" convolutions, as published, or "bilinear".
         radius: of the local correlations.
         mutual: mutual matching in the global correlation; the semantic network has neighbourhood consensus instead.
+        adapter: learned corrections of the encoder's features before they are compared (`glunet.network.adapter`): of
+            levels 3, 2 and 1 ("local"), of level 4 as well ("all"), or none, as published.
         network: its name (`glunet.network.family`).
         global_iterations, local_iterations: steps of GOCor's optimisers, in networks that have them (SPEC 12).
     """
@@ -52,6 +55,7 @@ class GLUNetConfig:
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     radius: int = 4
     mutual: bool = True
+    adapter: Literal["none", "local", "all"] = "none"
     network: Literal["glunet", "semantic-glunet", "glunet-gocor", "pdc-net"] = "glunet"
     global_iterations: int = 3
     local_iterations: int = 3
@@ -102,7 +106,7 @@ class GLUNet(nn.Module):
         displacements = (2 * config.radius + 1) ** 2
 
         self.encoder = VGG16Pyramid()
-        self.decoder4 = mapping_decoder(GLOBAL_GRID**2)
+        self.decoder4 = mapping_decoder(GLOBAL_GRID**2 + (GLOBAL_GRID**2 + 3 if config.adapter == "all" else 0))
         self.decoder3 = flow_decoder(displacements + 2)
         self.refinement3 = Refinement(self.decoder3.outputs)
         self.decoder2 = flow_decoder(displacements + 2)
@@ -113,6 +117,10 @@ class GLUNet(nn.Module):
             self.upsample_flow4 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
             self.upsample_flow2 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
         initialise(self)
+        if config.adapter == "all":
+            self.adapter4 = GlobalAdapter()
+        if config.adapter != "none":
+            self.adapter3, self.adapter2, self.adapter1 = LocalAdapter(256), LocalAdapter(256), LocalAdapter(128)
 
     def forward(
         self, target: Tensor, source: Tensor, target_256: Tensor, source_256: Tensor, extra_levels: int = 0
@@ -130,13 +138,36 @@ class GLUNet(nn.Module):
         """The features of one image of the pair; a frame of 256 x 256, given twice, is encoded once."""
         if image_256 is image:
             features = self.encoder(image, levels=(2, 3, 4))
-            return Features(features[4], features[3], features[3], features[2])
-        low, high = self.encoder(image_256, levels=(3, 4)), self.encoder(image, levels=(2, 3))
-        return Features(low[4], low[3], high[3], high[2])
+            return self.adapt(Features(features[4], features[3], features[3], features[2]))
+        low = self.encoder(image_256, levels=(3, 4))
+        return self.adapt(Features(low[4], low[3], *self.encode_high(image)), high=False)
 
-    def adapt(self, features: Features) -> Features:
-        """What this network's decoders read, from the encoder's features as GLU-Net has them: here just those."""
-        return features
+    def encode_high(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """`level2` and `level1` of the features of an H-Net image."""
+        features = self.encoder(image, levels=(2, 3))
+        return self.adapt_high(features[3], features[2])
+
+    def adapt(self, features: Features, high: bool = True) -> Features:
+        """What this network's decoders read, from the encoder's features as GLU-Net has them.
+
+        Without adapters just those. The descriptors of an adapter of level 4 follow its 512 channels.
+
+        Args:
+            high: levels 2 and 1 as well.
+        """
+        if self.config.adapter == "none":
+            return features
+        level4, level3, level2, level1 = features
+        if self.config.adapter == "all":
+            level4 = torch.cat((level4, self.adapter4(level4, level3).to(level4.dtype)), dim=1)
+        fine = self.adapt_high(level2, level1) if high else (level2, level1)
+        return Features(level4, self.adapter3(level3), *fine)
+
+    def adapt_high(self, level2: Tensor, level1: Tensor) -> tuple[Tensor, Tensor]:
+        """As `adapt`, levels 2 and 1 alone, or a part of them."""
+        if self.config.adapter == "none":
+            return level2, level1
+        return self.adapter2(level2), self.adapter1(level1)
 
     def coarse(
         self, target: Features, source: Features, detach: bool = False, passes: int = 1
@@ -193,12 +224,16 @@ class GLUNet(nn.Module):
         return global_flow(self.decoder4(self.global_scores(target, source)))
 
     def global_scores(self, target: Features, source: Features) -> Tensor:
-        """The global correlation as decoder4 reads it, B x 256 x 16 x 16, float32."""
+        """The global correlation as decoder4 reads it, B x 256 x 16 x 16 (515 with an adapter), float32."""
         with torch.autocast(target.level4.device.type, enabled=False):
-            correlation = global_correlation(l2_normalise(target.level4.float()), l2_normalise(source.level4.float()))
+            ours, theirs = target.level4.float(), source.level4.float()
+            correlation = global_correlation(l2_normalise(ours[:, :512]), l2_normalise(theirs[:, :512]))
             if self.config.mutual:
                 correlation = mutual_matching(correlation)
-            return l2_normalise(F.relu(correlation))
+            scores = l2_normalise(F.relu(correlation))
+            if self.config.adapter != "all":
+                return scores
+            return torch.cat((scores, self.adapter4.reading(ours[:, 512:], theirs[:, 512:])), dim=1)
 
     def level3(self, target: Features, source: Features, flow: Tensor) -> Tensor:
         """Local correlation at 32 x 32 around the upsampled flow4, or a flow3, and refinement (SPEC 5.2)."""

@@ -21,11 +21,7 @@ class SemanticGLUNet(GLUNet):
         super().__init__(config or GLUNetConfig(network="semantic-glunet"))
         self.consensus = NeighbourhoodConsensus()
 
-    def encode(self, image: Tensor, image_256: Tensor) -> Features:
-        """As `GLUNet.encode`, then `adapt`."""
-        return self.adapt(super().encode(image, image_256))
-
-    def adapt(self, features: Features) -> Features:
+    def adapt(self, features: Features, high: bool = True) -> Features:
         """With coarser features, enlarged, behind those of levels 4 and 3."""
         level4, level3 = features.level4, features.level3
         height, width = level4.shape[-2:]

@@ -1,0 +1,108 @@
+"""Adapters: what they start as, what they read, and that every way to features passes through them."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import glunet
+from glunet.inference import tiles
+from glunet.network.adapter import WIDTH, GlobalAdapter, LocalAdapter
+from glunet.network.family import build
+from glunet.network.glunet import Features, GLUNet
+from glunet.training.recipes import SMALL
+
+
+@pytest.fixture(scope="module")
+def network() -> GLUNet:
+    torch.manual_seed(3)
+    made = build(dataclasses.replace(SMALL, adapter="all")).eval()
+    assert isinstance(made, GLUNet)
+    for name, parameter in made.named_parameters():
+        if name.endswith("block.second.weight"):  # as if they had learned something
+            torch.nn.init.normal_(parameter, std=0.01)
+    return made
+
+
+def test_a_local_adapter_starts_as_the_identity() -> None:
+    features = torch.randn(2, 128, 7, 9)
+    assert torch.equal(LocalAdapter(128)(features), features)
+    assert LocalAdapter(128)(features.bfloat16()).dtype == torch.bfloat16
+
+
+def test_descriptors_have_unit_length() -> None:
+    out = GlobalAdapter()(torch.rand(2, 512, 5, 6) * 30, torch.rand(2, 256, 10, 12) * 30)
+    assert out.shape == (2, WIDTH, 5, 6)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(2, 5, 6), atol=1e-3, rtol=0)
+
+
+def test_what_is_read_of_two_images_that_are_shifted() -> None:
+    # Distinct descriptors, the source's one to the right: each target position but the last column knows its own.
+    torch.manual_seed(0)
+    source = torch.nn.functional.normalize(torch.randn(1, WIDTH, 4, 5), dim=1)
+    target = source.roll(-1, dims=3)
+    adapter = GlobalAdapter()
+    with torch.no_grad():
+        adapter.log_temperature.fill_(5.0)
+    read = adapter.reading(target, source).detach()
+    assert read.shape == (1, 4 * 5 + 3, 4, 5)
+    torch.testing.assert_close(read[:, :20].sum(dim=1), torch.ones(1, 4, 5))
+    x = torch.linspace(-1, 1, 5)
+    torch.testing.assert_close(read[0, 20, :, :4], x[1:].expand(4, -1), atol=0.02, rtol=0)
+    torch.testing.assert_close(read[0, 21], torch.linspace(-1, 1, 4)[:, None].expand(-1, 5), atol=0.02, rtol=0)
+    assert float(read[0, 22].min()) > 0.95
+
+
+def test_a_network_with_adapters_that_have_not_learned_differs_at_level_4_alone() -> None:
+    torch.manual_seed(1)
+    plain = build(SMALL).eval()
+    adapted = build(dataclasses.replace(SMALL, adapter="all")).eval()
+    shared = {k: v for k, v in plain.state_dict().items() if k != "decoder4.conv_0.0.weight"}
+    adapted.load_state_dict(adapted.state_dict() | shared)
+    assert isinstance(plain, GLUNet)
+    assert isinstance(adapted, GLUNet)
+    images = [torch.randn(1, 3, 256, 256) for _ in range(2)]
+    with torch.inference_mode():
+        ours, theirs = (plain.encode(image, image) for image in images)
+        a, b = (adapted.encode(image, image) for image in images)
+        assert a.level4.shape[1] == 512 + WIDTH
+        assert torch.equal(a.level1, ours.level1)
+        flow = torch.zeros(1, 2, 32, 32)
+        torch.testing.assert_close(adapted.level3(a, b, flow), plain.level3(ours, theirs, flow))
+        assert torch.equal(adapted.global_scores(a, b)[:, :256], plain.global_scores(ours, theirs))
+
+
+@pytest.mark.parametrize("size", [(256, 256), (264, 328)])
+def test_every_way_to_features_is_the_same(network: GLUNet, size: tuple[int, int]) -> None:
+    image, small = torch.randn(1, 3, *size), torch.randn(1, 3, 256, 256)
+    with torch.inference_mode():
+        whole = network.encode(image, small)
+        raw = network.encoder(image, levels=(2, 3))
+        low = network.encoder(small, levels=(3, 4))
+        adapted = network.adapt(Features(low[4], low[3], raw[3], raw[2]))
+        tiled = tiles.encode(network, image, small, 128)
+    for ours, others in ((adapted, "adapt"), (tiled, "tiles")):
+        for name, a, b in zip(Features._fields, whole, ours, strict=True):
+            torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4, msg=f"{others}: {name}")
+
+
+def test_gradients_reach_every_adapter(network: GLUNet) -> None:
+    images = [torch.rand(1, 3, 256, 256) for _ in range(2)]
+    flows = network.forward(images[0], images[1], images[0], images[1])
+    sum(flow.square().mean() for flow in (flows.flow4, flows.flow3, flows.flow2, flows.flow1)).backward()  # type: ignore[union-attr]
+    for level in (4, 3, 2, 1):
+        for name, parameter in network.get_submodule(f"adapter{level}").named_parameters():
+            assert parameter.grad is not None, (level, name)
+            assert torch.isfinite(parameter.grad).all()
+    network.zero_grad(set_to_none=True)
+
+
+def test_it_is_saved_with_its_configuration_and_matches(network: GLUNet, tmp_path) -> None:
+    from glunet.loading import network_state, save_weights
+
+    file = tmp_path / "adapted.safetensors"
+    save_weights(file, network_state(network), network.config, {})
+    matcher = glunet.load(file, device="cpu", search="none", polish=False)
+    assert matcher.network.config.adapter == "all"  # type: ignore[union-attr]
+    image = (torch.rand(120, 150, 3) * 255).byte().numpy()
+    assert matcher.match(image, image).flow.shape == (120, 150, 2)
