@@ -144,14 +144,15 @@ def banded(target: Tensor, source: Tensor) -> bool:
 def local_scores(target: Tensor, source: Tensor, flow: Tensor, scale: float, radius: int) -> Tensor:
     """Local correlation with the source's features warped by the flow, as the flow decoders read it: float32.
 
-    On CUDA one kernel does it all where Triton is installed (`glunet.network.triton_correlation`). `scale` brings the
-    flow to pixels of the features' grid. No gradient flows through the sampling positions: each level has a loss of its
-    own, and with a frozen encoder nothing of this then needs a backward pass.
+    On CUDA one kernel does it all where Triton is installed and it fits the device (`triton_correlation.fits`). `scale`
+    brings the flow to pixels of the features' grid. No gradient flows through the sampling positions: each level has a
+    loss of its own, and with a frozen encoder nothing of this then needs a backward pass.
     """
     if target.is_cuda and not torch.compiler.is_compiling() and triton_is_there():
-        from glunet.network.triton_correlation import fused_local_scores
+        from glunet.network.triton_correlation import fits, fused_local_scores
 
-        return fused_local_scores(target, source, flow, scale, radius, SLOPE)
+        if fits(target.device, target.dtype, radius) and fits(source.device, source.dtype, radius):
+            return fused_local_scores(target, source, flow, scale, radius, SLOPE)
     warped = warp(source, flow.detach() * scale)
     if banded(target, warped):
         return banded_correlation(target, warped, radius, SLOPE)

@@ -10,6 +10,7 @@ Imported only where a CUDA device computes; Triton comes with PyTorch's CUDA bui
 # mypy: disable-error-code="no-untyped-def, import-not-found, import-untyped"
 # Kernels have no types: what they are given Triton decides.
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -236,3 +237,21 @@ def fused_local_scores(target: Tensor, source: Tensor, flow: Tensor, scale: floa
         B x (2 radius + 1)^2 x H x W, float32.
     """
     return _LocalScores.apply(target, source, flow.detach(), float(scale), radius, float(slope))
+
+
+@cache
+def fits(device: torch.device, dtype: torch.dtype, radius: int) -> bool:
+    """Whether both kernels fit the device's shared memory, tried once on a few positions.
+
+    On an H200 with Triton 3.6 those in float32 did not.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        target, source = (
+            torch.zeros(1, CHANNELS, ROWS, COLUMNS, device=device, dtype=dtype, requires_grad=True) for _ in range(2)
+        )
+        flow = torch.zeros(1, 2, ROWS, COLUMNS, device=device)
+        try:
+            fused_local_scores(target, source, flow, 1.0, radius, 0.1).sum().backward()
+        except triton.OutOfResources:
+            return False
+    return True
