@@ -10,6 +10,7 @@ from glunet.inference import tiles
 from glunet.network.adapter import WIDTH, GlobalAdapter, LocalAdapter
 from glunet.network.family import build
 from glunet.network.glunet import Features, GLUNet
+from glunet.training.pool import encode, encoder_alone
 from glunet.training.recipes import SMALL
 
 
@@ -84,6 +85,15 @@ def test_every_way_to_features_is_the_same(network: GLUNet, size: tuple[int, int
     for ours, others in ((adapted, "adapt"), (tiled, "tiles")):
         for name, a, b in zip(Features._fields, whole, ours, strict=True):
             torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4, msg=f"{others}: {name}")
+
+
+def test_what_a_pool_keeps_is_adapted_once(network: GLUNet) -> None:
+    image = torch.randn(1, 3, 256, 256)
+    with torch.inference_mode():
+        kept = encode(encoder_alone(network.encoder, torch.float32), image, image)
+        assert kept.level4.shape[1] == 512
+        for a, b in zip(network.adapt(kept), network.encode(image, image), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4)
 
 
 def test_gradients_reach_every_adapter(network: GLUNet) -> None:

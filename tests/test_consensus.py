@@ -7,8 +7,9 @@ import torch
 
 from glunet.network.consensus import Conv4d, NeighbourhoodConsensus, conv4d
 from glunet.network.correlation import global_correlation, mutual_matching
-from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.network.glunet import GLUNetConfig
 from glunet.network.semantic import SemanticGLUNet
+from glunet.training.pool import encoder_alone
 
 
 def by_definition(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -74,7 +75,8 @@ def test_semantic_features_have_the_coarser_ones_behind() -> None:
     torch.manual_seed(3)
     network = SemanticGLUNet(GLUNetConfig("residual", "residual", network="semantic-glunet")).eval()
     image, image_256 = torch.randn(1, 3, 264, 320), torch.randn(1, 3, 256, 256)
-    plain, got = GLUNet.encode(network, image, image_256), network.encode(image, image_256)
+    plain = encoder_alone(network.encoder, torch.float32).encode(image, image_256)
+    got = network.encode(image, image_256)
     assert got.level4.shape == (1, 1024, 16, 16)
     assert got.level3.shape == (1, 1280, 32, 32)
     torch.testing.assert_close(got.level4[:, :512], plain.level4)

@@ -14,7 +14,6 @@ from glunet.cli.train import _network
 from glunet.errors import GlunetError
 from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import FAMILY, build, configure
-from glunet.network.glunet import GLUNet
 from glunet.training import recipes, report
 from glunet.training.loop import step_loss, train
 from glunet.training.pool import Pool, encoder_alone
@@ -102,7 +101,7 @@ def test_a_pool_serves_every_network(name: str) -> None:
         for ours, own in zip(network.adapt(plain), network.encode(*inputs), strict=True):
             torch.testing.assert_close(ours, own)
         large = torch.randn(1, 3, 256, 264)
-        plain = GLUNet.encode(network, large, image)  # type: ignore[arg-type]
+        plain = encoder_alone(network.encoder, torch.float32).encode(large, image)
         if len(LEVELS[name]) == 3:
             with pytest.raises(ValueError, match="a 256 frame only, not 256 x 264"):
                 network.adapt(plain)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from glunet.inference.frames import prepare
 from glunet.network.encoder import VGG16Pyramid
 from glunet.network.family import Network
-from glunet.network.glunet import LNET_SIZE, Features, GLUNet
+from glunet.network.glunet import LNET_SIZE, Features, GLUNet, GLUNetConfig
 from glunet.network.threelevel import ThreeLevelNet
 from glunet.training.photographs import Photographs
 from glunet.training.recipes import SQUARE
@@ -187,6 +187,7 @@ def encoder_alone(encoder: VGG16Pyramid, dtype: torch.dtype) -> GLUNet:
     """A GLU-Net that only encodes: it shares no tensor with the network that learns."""
     twin = GLUNet.__new__(GLUNet)
     nn.Module.__init__(twin)
+    twin.config = GLUNetConfig()  # no adapters: who learns from the features adapts them (`adapt`)
     twin.encoder = copy.deepcopy(encoder).eval().to(dtype)
     return twin
 
