@@ -1,7 +1,7 @@
 """Adapters: small networks on the frozen encoder's features, learned to be compared (not in the paper).
 
 VGG-16 was made to name what is in a photograph. What it says of a place is compared better after a few convolutions
-that learned just that; at levels 2 and 1 they cost a few hundredths of the encoder.
+that learned just that.
 """
 
 import torch
