@@ -3,6 +3,7 @@
     python -m benchmarks.calibrate WEIGHTS.safetensors ../shared/photos/photos-val.tar --real ../shared/devset \
         --plot docs/images/reliability.png
 
+By the round trip, with all that is around the network, or, with `--learned`, by its uncertainty head, without search.
 Fitted on synthetic scenes of every other photograph, reported on scenes of the rest under another seed and, with
 `--real`, on real pairs with truth. The threshold of the verdict is where 1 % of pairs of different photographs of one
 folder pass. With `--dry` the file is left alone.
@@ -33,6 +34,7 @@ from glunet.training.scenes import SceneParameters, truth
 from glunet.training.views import make_views
 
 PIXEL_KNOTS = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, 6.0, 15.0, 50.0)  # round trips, in tolerances
+LEARNED_KNOTS = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # deviations, in tolerances
 PAIR_SHARES = (0.05, 0.35, 0.65, 0.95)  # of the pairs' medians: the table's rows
 PIXELS = 4000  # of a pair, for the fit and the report
 FRAMES = ((256, 256), (384, 512))
@@ -41,7 +43,7 @@ REAL = ("hpatches-240", "middlebury", "kitti2012", "flyingchairs")
 
 
 class Seen(NamedTuple):
-    """Pixels of one pair: round trip in tolerances, whether in view, whether right; N each. And the pair's median."""
+    """Pixels of one pair: `Match._miss` in tolerances, in view or not, right or not; N each. And the pair's median."""
 
     trip: np.ndarray
     in_view: np.ndarray
@@ -57,7 +59,7 @@ def look(match: Match, flow: np.ndarray, visible: np.ndarray, known: np.ndarray 
         visible: H x W bool, where a right answer exists.
         known: H x W bool, where the truth is known at all; everywhere by default.
     """
-    trip = match.round_trip / tolerance(match.target_size)
+    trip = match._miss() / tolerance(match.target_size)
     error = np.linalg.norm(match.flow - np.where(visible[..., None], flow, 0), axis=-1)
     right = visible & (error <= tolerance(match.target_size))
     places = np.flatnonzero(known) if known is not None else np.arange(right.size)
@@ -118,27 +120,36 @@ def different(matcher: Matcher, photographs: Photographs, pairs: int) -> list[Se
     return seen
 
 
-def fit(seen: list[Seen]) -> Calibration:
-    """The table that predicts best, in least squares, what is right; its threshold is 0."""
+def fit(seen: list[Seen], knots: tuple[float, ...] = PIXEL_KNOTS) -> Calibration:
+    """The table that predicts best, in least squares, what is right; its threshold is 0.
+
+    Where hardly a pixel of such a pair ever was, it says what is right in all pairs.
+    """
     pair = np.quantile([one.median for one in seen], PAIR_SHARES)
     pair = pair + np.arange(len(pair)) * 1e-6  # ascending, even if all pairs were alike
-    weights, right = [], []
-    for one in seen:
-        row = _hats(np.array([one.median]), pair)
-        weights.append(
-            (row[:, :, None] * _hats(one.trip[one.in_view], np.array(PIXEL_KNOTS))[:, None, :]).reshape(
-                -1, len(pair) * len(PIXEL_KNOTS)
-            )
-        )
-        right.append(one.right[one.in_view])
-    matrix, wanted = np.concatenate(weights).astype(np.float64), np.concatenate(right).astype(np.float64)
-    # A little of "falling from one to none" where no pixel ever was.
-    guess = np.tile(np.linspace(1, 0, len(PIXEL_KNOTS)), len(pair))
-    square = matrix.T @ matrix + 20 * np.eye(matrix.shape[1])
-    table = np.linalg.solve(square, matrix.T @ wanted + 20 * guess).reshape(len(pair), -1).clip(0, 1)
-    table = np.minimum.accumulate(np.minimum.accumulate(table, axis=1), axis=0)
-    rows = tuple(tuple(float(round(value, 4)) for value in line) for line in table)
-    return Calibration(tuple(float(round(value, 6)) for value in pair), PIXEL_KNOTS, rows, 0.0, {})
+    pixels = [_hats(one.trip[one.in_view], np.array(knots)) for one in seen]
+    rows = [_hats(np.array([one.median]), pair) for one in seen]
+    wanted = np.concatenate([one.right[one.in_view] for one in seen]).astype(np.float64)
+    of_all = _shares(np.concatenate(pixels), wanted, np.linspace(1, 0, len(knots)), 1)
+    both = [
+        (row[:, :, None] * pixel[:, None, :]).reshape(len(pixel), -1) for row, pixel in zip(rows, pixels, strict=True)
+    ]
+    table = _shares(np.concatenate(both), wanted, np.tile(of_all, len(pair)), 200).reshape(len(pair), -1)
+    table = _falling(_falling(table, 1), 0)
+    lines = tuple(tuple(float(round(value, 4)) for value in line) for line in table)
+    return Calibration(tuple(float(round(value, 6)) for value in pair), knots, lines, 0.0, {})
+
+
+def _shares(weights: np.ndarray, right: np.ndarray, guess: np.ndarray, trust: float) -> np.ndarray:
+    """Shares at knots, 0..1, by least squares; `guess` counts as much as `trust` pixels."""
+    square = weights.T.astype(np.float64) @ weights + trust * np.eye(len(guess))
+    return np.linalg.solve(square, weights.T @ right + trust * guess).clip(0, 1)
+
+
+def _falling(table: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of the nearest tables that fall along an axis from above and from below."""
+    above = np.flip(np.maximum.accumulate(np.flip(table, axis), axis), axis)
+    return (np.minimum.accumulate(table, axis) + above) / 2
 
 
 def confidences(calibration: Calibration, one: Seen) -> np.ndarray:
@@ -202,14 +213,16 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--scenes", type=int, default=64, help="for the fit; two thirds of it for the report")
     parser.add_argument("--different", type=int, default=512)
+    parser.add_argument("--learned", action="store_true", help="the uncertainty head instead of the round trip")
     parser.add_argument("--dry", action="store_true")
     given = parser.parse_args()
     began = time.monotonic()
-    matcher = glunet.load(given.weights)
+    how = {"confidence": "learned", "search": "none"} if given.learned else {"confidence": "roundtrip"}
+    matcher = glunet.load(given.weights, **how)
     places = find(given.photographs)
     fitted = list(synthetic(matcher, Photographs(places[::2]), given.scenes, seed=1))
     held_out = list(synthetic(matcher, Photographs(places[1::2]), given.scenes * 2 // 3, seed=2))
-    calibration = fit(fitted)
+    calibration = fit(fitted, LEARNED_KNOTS if given.learned else PIXEL_KNOTS)
     print(f"synthetic pairs: {time.monotonic() - began:.0f} s")
     others = [place for place in places if f"/{given.folder}/" in f"{place.path}/{place.member}"] or places
     strangers = different(matcher, Photographs(others), given.different)
@@ -239,18 +252,18 @@ def main() -> None:
         plot(given.plot, curves, calibration)
         print(given.plot)
     if not given.dry:
-        write(given.weights, content)
+        write(given.weights, content, "learned" if given.learned else "confidence")
         print(given.weights)
     print(f"{time.monotonic() - began:.0f} s")
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
+def write(path: Path, content: dict[str, Any], name: str = "confidence") -> None:
     """Puts the calibration into the metadata of weights; the tensors stay as they are."""
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()["glunet"])
     state = load_file(path)
     with writing(path) as part:
-        save_file(state, part, metadata={"glunet": json.dumps(metadata | {"confidence": content})})
+        save_file(state, part, metadata={"glunet": json.dumps(metadata | {name: content})})
         part.chmod(0o644)
 
 

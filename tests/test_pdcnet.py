@@ -16,7 +16,7 @@ from glunet.inference.frames import prepare
 from glunet.loading import read_weights, save_weights
 from glunet.match import Match, Provenance
 from glunet.network.family import build
-from glunet.network.pdcnet import Mixture
+from glunet.network.uncertainty import Mixture
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_it_is_kept_as_a_file_of_ours(checkpoint: Path, tmp_path: Path):
 @given(st.floats(0.7, 12), st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 20))
 @example(1.0, 4.567154533733328, 0.0, 17.0)  # summed to 1 + 1e-7
 def test_a_probability_is_one(large: float, first: float, second: float, radius: float):
-    mixture = Mixture.unpacked(torch.tensor((large, first, second)).view(1, 3, 1, 1))
+    mixture = Mixture.unpacked(torch.tensor((0, large, first, second)).view(1, 4, 1, 1))
     probability = float(mixture.probability(radius))
     assert 0 <= probability <= 1
     assert float(mixture.probability(radius + 1)) >= probability - 1e-6

@@ -67,8 +67,8 @@ def load(
         points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
             target (H x W x 3 uint8, RGB) to N x 2 points of the source and N x 2 of the target, in pixels.
         settings: how to match, by name: uint8_truncation, flipping, iterative_refinement, pyramid, passes, speed,
-            search and polish (`glunet.inference.settings.Settings` says what each is). What is left out, or None, is
-            what the weights were made for; for official checkpoints the published protocol.
+            search, polish and confidence (`glunet.inference.settings.Settings` says what each is). What is left out, or
+            None, is what the weights were made for; for official checkpoints the published protocol.
 
     Raises:
         TypeError: for a setting that there is not.
@@ -85,7 +85,8 @@ def load(
         name=metadata.get("name", path.stem),
         sha256=digest,
         settings=Settings.of(metadata, settings),
-        calibration=_calibration(metadata, path),
+        calibration=_calibration(metadata, path, "confidence"),
+        learned=_calibration(metadata, path, "learned"),
         points=points,
         again=partial(_again, path, digest, chosen),
     )
@@ -101,12 +102,12 @@ def _again(path: Path, digest: str, device: torch.device) -> Network:
     return network.to(device).eval()
 
 
-def _calibration(metadata: dict[str, Any], path: Path) -> Calibration | None:
+def _calibration(metadata: dict[str, Any], path: Path, name: str) -> Calibration | None:
     """What the weights know of their own errors; None where they were never calibrated."""
-    if "confidence" not in metadata:
+    if name not in metadata:
         return None
     try:
-        return Calibration.from_metadata(metadata["confidence"])
+        return Calibration.from_metadata(metadata[name])
     except (KeyError, TypeError, ValueError) as error:
         raise GlunetError(f"{path} has a calibration that cannot be read: calibrate these weights again.") from error
 

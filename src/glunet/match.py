@@ -31,7 +31,7 @@ from glunet.inference.confidence import (
     tolerance,
 )
 from glunet.inference.search import Found
-from glunet.network.pdcnet import Mixture
+from glunet.network.uncertainty import Mixture
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,15 @@ class Match:
         source_size: (height, width) of the source.
         provenance: which weights and settings made it.
         backward: (H_source, W_source, 2) float32, the flow from the source into the target; None where it was not asked
-            for, and then no confidence better than "in view" is known.
-        calibration: what the weights know of their own errors; None for weights without.
+            for.
+        calibration: what the weights know of their own errors, by the round trip; None for weights without.
         source_valid, target_valid: the masks that came with the images, H x W bool; None where all pixels count.
         pictures: source and target, H x W x 3 uint8, to be shown; None where they are not known.
         found: what the search did; None where there was none.
-        mixture: (H_target, W_target, 3) float32, the network's own uncertainty: the natural logarithm of the larger of
-            two variances (square pixels; the other is 1) and the logits of both components' weights, the small one's
-            first (`glunet.network.pdcnet`). None for networks that do not predict it.
+        mixture: (H_target, W_target, 4) float32, the network's own uncertainty: the natural logarithms of two variances
+            (square pixels) and the logits of both components' weights, the small one's first
+            (`glunet.network.uncertainty`). None for networks that do not predict it, and where it was not asked for.
+        learned: as `calibration`, by the mixture.
     """
 
     flow: np.ndarray
@@ -88,6 +89,7 @@ class Match:
     pictures: tuple[np.ndarray, np.ndarray] | None = None
     found: Found | None = None
     mixture: np.ndarray | None = None
+    learned: Calibration | None = None
 
     @property
     def target_size(self) -> tuple[int, int]:
@@ -138,14 +140,15 @@ class Match:
         """What `confidence` is.
 
         - "calibrated": the share of such pixels that are visible in the source and found within 1 px or 1 % of the
-          longer side, whichever is more, as measured on synthetic scenes;
+          longer side, whichever is more, as measured on synthetic scenes: by what the network says of itself where it
+          has learned to, else by the round trip;
         - "consistency": 1 / (1 + round trip in pixels): an order, not a probability;
         - "in view": 1 where the flow points into the source, else 0; no way back was computed;
         - "predicted": P_1, the probability by the network's own mixture that the flow is right to within 1 px in x and
           in y (PDC-Net equation 8).
         """
         if self.mixture is not None:
-            return "predicted"
+            return "predicted" if self.learned is None else "calibrated"
         if self.backward is None:
             return "in view"
         return "consistency" if self.calibration is None else "calibrated"
@@ -154,18 +157,19 @@ class Match:
     def confidence(self) -> np.ndarray:
         """(H_target, W_target) float32, 0..1; 0 out of view and where not valid. `confidence_kind` says what it is."""
         known = self.in_view if self.target_valid is None else self.in_view & self.target_valid
-        if self.mixture is not None:
-            return np.where(known, self.probability(), 0).astype(np.float32)
-        if self.backward is None:
-            return known.astype(np.float32)
-        if self.calibration is None:
-            value = 1 / (1 + self.round_trip)
+        calibration = self.calibration if self.mixture is None else self.learned
+        if self.mixture is None and self.backward is None:
+            value: Any = 1
+        elif calibration is not None:
+            counted, miss = self._counted, self._miss() / self.tolerance
+            value = calibration.with_median(miss, pair_median(miss[counted], self.in_view[counted]))
         else:
-            trip = self.round_trip / self.tolerance
-            counted = self._counted
-            median = pair_median(trip[counted], self.in_view[counted])
-            value = self.calibration.with_median(trip, median)
+            value = 1 / (1 + self._miss()) if self.mixture is None else self.probability()
         return np.where(known, value, 0).astype(np.float32)
+
+    def _miss(self) -> np.ndarray:
+        """What `Calibration` goes by, H x W, pixels: the deviation that the mixture expects, or the round trip."""
+        return self.round_trip if self.mixture is None else self._mixture().deviation()[0].numpy()
 
     def probability(self, radius: float = 1.0) -> np.ndarray:
         """P_R: that the flow is right to within `radius` pixels in x and in y, (H_target, W_target) float32, 0..1.
@@ -203,9 +207,10 @@ class Match:
         """
         counted = self._counted
         score = float(self.confidence[counted].mean()) if counted.any() else 0.0
-        if self.confidence_kind != "calibrated" or self.calibration is None:
+        calibration = self.calibration if self.mixture is None else self.learned
+        if self.confidence_kind != "calibrated" or calibration is None:
             return Verdict(None, score, None)
-        points, threshold = self.found.points if self.found is not None else 0, self.calibration.threshold
+        points, threshold = self.found.points if self.found is not None else 0, calibration.threshold
         return Verdict(score >= threshold or points >= SURE_POINTS, score, threshold, points)
 
     @cached_property
@@ -427,6 +432,6 @@ class Match:
     def _backward(self) -> np.ndarray:
         if self.backward is None:
             raise GlunetError(
-                "This match has no flow from source to target: make it with matcher.match(..., confidence=True)."
+                "This match has no flow from source to target: make it with matcher.match(..., backward=True)."
             )
         return self.backward

@@ -22,16 +22,15 @@ from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image,
 from glunet.inference.flipping import mirror_where, unmirror_backward, unmirror_flow
 from glunet.inference.frames import FRAMINGS
 from glunet.inference.hypotheses import PointSource
-from glunet.inference.likeness import Views, threads, views
+from glunet.inference.likeness import threads
 from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
-from glunet.inference.passes import Ways
+from glunet.inference.passes import Ways, Wish
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
-from glunet.inference.search import Found, Search, Searcher, TwoWay, check_search
+from glunet.inference.search import Found, OneWay, Search, TwoWay, check_search
 from glunet.inference.settings import Settings
 from glunet.inference.speed import own_state, resolved
 from glunet.match import Match, Provenance
 from glunet.network.family import Network
-from glunet.network.glunet import GLUNetConfig
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,8 @@ class Matcher:
         computation: the network, and the twin of it that is made for inference (`glunet.inference.computation`).
         provenance: what every match made here says of its origin.
         settings: how it matches (`glunet.inference.settings.Settings`), what does not apply to the network left out.
-        calibration: what the weights know of their own errors (`glunet.inference.confidence`); None for those without.
+        calibration, learned: what the weights know of their own errors (`glunet.inference.confidence`), by the round
+            trip and by the network's uncertainty head; None for those without.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Matcher:
         settings: Settings | None = None,
         device: torch.device | str | None = None,
         calibration: Calibration | None = None,
+        learned: Calibration | None = None,
         points: PointSource | Sequence[PointSource] = (),
         again: Callable[[], Network] | None = None,
         **changed: Any,
@@ -78,6 +79,11 @@ class Matcher:
                 f"stages={settings.stages!r} is for pdc-net, which says where it is sure: {network.config.network} has "
                 "search='auto' for that."
             )
+        head = getattr(network.config, "uncertainty", False)
+        if settings.confidence == "learned" and not head and network.config.network != "pdc-net":
+            raise GlunetError(
+                "confidence='learned' came, but these weights have not learned it: 'roundtrip' is theirs."
+            )
         network = network.eval() if device is None else network.to(device).eval()
         again_known = FRAMINGS[network.config.network].again
         self.settings = replace(
@@ -86,10 +92,13 @@ class Matcher:
             iterative_refinement=settings.iterative_refinement and again_known,
             pyramid=settings.pyramid and again_known,
             passes=settings.passes if again_known else 1,
+            confidence="learned" if settings.confidence == "auto" and head and learned else settings.confidence,
         )
+        # Whether the network says how sure it is, where it is asked to.
+        self._own = head and self.settings.confidence == "learned"
         self.computation = Computation(network, self.settings, again)
         self.points = tuple(points) if isinstance(points, Sequence) else (points,)
-        self.calibration = calibration
+        self.calibration, self.learned = calibration, learned
         self.provenance = Provenance(name, sha256, self.settings.as_dict())
 
     def with_(self, **changed: Any) -> "Matcher":
@@ -110,6 +119,7 @@ class Matcher:
             made_by.sha256,
             settings,
             calibration=self.calibration,
+            learned=self.learned,
             points=self.points,
         )
 
@@ -137,6 +147,7 @@ class Matcher:
         target: ImageLike | Encoded,
         *,
         confidence: bool = True,
+        backward: bool = False,
         source_mask: MaskLike | None = None,
         target_mask: MaskLike | None = None,
         search: Search | None = None,
@@ -149,9 +160,9 @@ class Matcher:
             source, target: a path, a Pillow image, an array H x W (x 1, 3 or 4) or a tensor 1, 3 or 4 x H x W, RGB, as
                 uint8, uint16 or floats in 0..1, at least 32 pixels a side. Their sizes may differ. Or what `encode`
                 made.
-            confidence: match in both directions, which tells how far to trust the answer and where each pixel of the
-                source is in the target; a match without takes about five sixths of the time. A search matches in
-                both directions all the same.
+            confidence: tell how far to trust the answer (`Match.confidence`): by what the network says itself where it
+                has learned to, else by the way back.
+            backward: match in both directions, which tells where each pixel of the source is in the target as well.
             source_mask, target_mask: where the image is valid, H x W: what is black border or "no data" is not matched.
                 True, or more than half of the mask's largest value, is valid (`glunet.images.reading.load_mask`).
             search, polish: as for `glunet.load`; None takes what the matcher was made with.
@@ -165,9 +176,9 @@ class Matcher:
         sizes = self.size(source, "source"), self.size(target, "target")
         search = self.settings.search if search is None else check_search(search)
         polish = self.settings.polish if polish is None else check_polish(polish)
-        tile = self.tile(*sizes, confidence or search != "none", max_memory)
+        tile = self.tile(*sizes, backward or confidence or search != "none", max_memory)
         pair = alike(self.open(source, source_mask, "source"), self.open(target, target_mask, "target"))
-        return self.matches([pair[0]], [pair[1]], confidence, tile, search, polish)[0]
+        return self.matches([pair[0]], [pair[1]], confidence, tile, search, polish, backward)[0]
 
     @own_state()
     @torch.inference_mode()
@@ -198,6 +209,7 @@ class Matcher:
         *,
         batch: int = 8,
         confidence: bool = True,
+        backward: bool = False,
         search: Search | None = None,
         polish: Polish | None = None,
     ) -> Iterator[many.Outcome]:
@@ -209,7 +221,7 @@ class Matcher:
                 its arrays again. Within a batch an image that is in several pairs is encoded once.
             batch: most pairs at once, consecutive and of equal sizes; fewer where memory is short. 1 answers each pair
                 before the next one is read.
-            confidence, search, polish: as for `match`.
+            confidence, backward, search, polish: as for `match`.
 
         Yields:
             `glunet.many.Outcome` for each pair: its number and the match, or why there is none: a pair that cannot be
@@ -222,9 +234,9 @@ class Matcher:
         polish = self.settings.polish if polish is None else check_polish(polish)
 
         def matches(sources: list[Encoded], targets: list[Encoded], tile: int | None) -> list[Match]:
-            return self.matches(sources, targets, confidence, tile, search, polish)
+            return self.matches(sources, targets, confidence, tile, search, polish, backward)
 
-        return many.match_many(self, pairs, batch, confidence or search != "none", matches)
+        return many.match_many(self, pairs, batch, backward or confidence or search != "none", matches)
 
     def flow(self, source: Tensor, target: Tensor) -> Tensor:
         """The flow of a batch of pairs; nothing leaves the device.
@@ -310,91 +322,97 @@ class Matcher:
         self,
         sources: list[Encoded],
         targets: list[Encoded],
-        both: bool,
+        confidence: bool,
         tile: int | None = None,
         search: Search | None = None,
         polish: Polish | None = None,
+        backward: bool = False,
     ) -> list[Match]:
         """Matches of pairs in one batch: all sources of one size, all targets of one size (`open`).
 
         Args:
-            both: in both directions.
+            confidence, backward: as for `match`.
             tile: side of the tiles to match a single pair in; None for the whole at once.
             search, polish: None for the matcher's own.
         """
         search = self.settings.search if search is None else search
-        polish = self.settings.polish if polish is None else polish
-        ways = self._network_ways(sources, targets, both or search != "none", tile)
+        wish = Wish(confidence, backward, tile, search, self.settings.polish if polish is None else polish)
+        own = self._own and tile is None
+        back_first = search != "none" if not own or self.settings.flipping else search == "full"
+        both = backward or back_first or (confidence and not own)
+        ways = self._network_ways(sources, targets, both, tile, own and (confidence or search == "auto"))
         if self.settings.stages != "D":
             with threads():
                 ways = [
                     networks.staged(self.settings.stages, *pair, lambda s, t: self._network_ways([s], [t], False)[0])
                     for pair in zip(sources, targets, ways, strict=True)
                 ]
-        return [
-            self._finished(s, t, way, both, tile, search, polish)
-            for s, t, way in zip(sources, targets, ways, strict=True)
-        ]
+        return [self._finished(s, t, way, wish) for s, t, way in zip(sources, targets, ways, strict=True)]
 
-    def _finished(
-        self,
-        source: Encoded,
-        target: Encoded,
-        way: Ways,
-        both: bool,
-        tile: int | None,
-        search: Search,
-        polished: Polish,
-    ) -> Match:
+    def _finished(self, source: Encoded, target: Encoded, way: Ways, wish: Wish) -> Match:
         """The match of one pair, from what the network's first pass says of it."""
-        flow, backward, mixture = way.flow, way.backward, way.mixture
+        flow, backward = way.flow, way.backward
+        mixture = None if self.settings.confidence == "roundtrip" else way.mixture
         found: Found | None = None
-        if search != "none" or polished:
-            seen = _views(source, target)
-        if search != "none":
-            assert backward is not None
-
-            def again(matrix: np.ndarray) -> TwoWay:
-                warped = networks.warped(source, matrix, target.size)
-                way = self._network_ways([warped], [target], True, tile)[0]
-                assert way.backward is not None
-                return TwoWay(way.flow, way.backward)
-
-            scores = partial(networks.global_scores, self.computation, source, target)
-            searcher = Searcher(
+        if wish.search != "none" or wish.polish:
+            seen = networks.views_of(source, target)
+        if wish.search != "none":
+            searcher = networks.searcher(
+                self.computation,
+                (source, target),
                 seen,
-                again,
-                scores if isinstance(self.computation.config, GLUNetConfig) else None,
-                (source.picture, target.picture),
-                search,
+                lambda warped: self._network_ways([warped], [target], True, wish.tile)[0],
+                wish.search,
                 self.points,
             )
+            settled = None
             with threads():
-                (flow, backward), found = searcher(TwoWay(flow, backward))
+                if backward is None:
+                    sure = Match(flow, source.size, self.provenance, mixture=mixture, learned=self.learned)
+                    settled = searcher.settled(OneWay(flow, sure.confidence))
+                if settled is not None:
+                    flow, found = settled
+                else:
+                    back = self._way_back(source, target) if backward is None else backward
+                    (flow, backward), found = searcher(TwoWay(flow, back))
             if found.hypothesis:
                 mixture = None  # it is of a flow that is no longer there
-        if polished:
+        if wish.polish:
             with threads():
-                if polished is True or looks_alike(flow, seen):
+                if wish.polish is True or looks_alike(flow, seen):
                     flow = refined(flow, seen, found is not None and found.one_plane)
+        # The way back is there where it was asked for, or says how far to trust the flow.
+        told = wish.confidence and not (self._own and mixture is not None)
         return Match(
             flow,
             source.size,
             self.provenance,
-            backward if both else None,
+            backward if wish.backward or told else None,
             self.calibration,
             source.valid,
             target.valid,
             (source.picture, target.picture),
             found,
-            mixture,
+            mixture if wish.confidence or not self._own else None,
+            self.learned,
         )
 
     @torch.inference_mode()
+    def _way_back(self, source: Encoded, target: Encoded) -> np.ndarray:
+        """The network's flow from the source into the target, of a pair whose flow it has told."""
+
+        def pair(at: Size) -> list[Any]:
+            return [self.computation.features([image], at) for image in (source, target)]
+
+        with out_of_memory_told(self.device, source.size, target.size, 1):
+            flow = self.computation.flow(pair, source.size, target.size, self._frame(target.size))
+        return _arrays(flow[:, :2])[0]
+
+    @torch.inference_mode()
     def _network_ways(
-        self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None
+        self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None, mixture: bool = False
     ) -> list[Ways]:
-        """The network's answer for each pair."""
+        """The network's answer for each pair: the way back and the mixture where they are asked for."""
         source_size, target_size = sources[0].size, targets[0].size
         frame = self._frame(target_size)
         backward: Tensor | None = None
@@ -413,10 +431,10 @@ class Matcher:
                 here, there = pair(at)
                 return [together([here, there]), together([there, here])]
 
-            if both and frame[0] * frame[1] <= _LARGE and tile is None:
+            if both and not mixture and frame[0] * frame[1] <= _LARGE and tile is None:
                 flow, backward = self.computation.flow_both(there_and_back, target_size, source_size, frame)
             else:
-                flow = self.computation.flow(pair, target_size, source_size, frame, tile)
+                flow = self.computation.flow(pair, target_size, source_size, frame, tile, mixture)
                 if both:
                     backward = self.computation.flow(lambda at: pair(at)[::-1], source_size, target_size, frame, tile)
             mixtures = flow[:, 2:]
@@ -471,11 +489,6 @@ class Matcher:
         available = available_bytes(self.device)
         if available is not None and self._needed(source_size, target_size, pairs, False) > available:
             raise too_large(source_size, target_size, pairs, f"{human(available)} is available on {self.device}")
-
-
-def _views(source: Encoded, target: Encoded) -> Views:
-    pixels = (image.pixels[0].permute(1, 2, 0).float().cpu().numpy() for image in (source, target))
-    return views(next(pixels), next(pixels), source.valid, target.valid)
 
 
 def _as_it_is(images: Tensor, name: str) -> Tensor:

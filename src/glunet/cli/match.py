@@ -224,7 +224,7 @@ def _write(
     match.save(folder / f"flow.{flow_format}")
     Image.fromarray(warped).save(folder / "warped.png", pnginfo=provenance)
     Image.fromarray(flow_to_rgb(match.flow)).save(folder / "flow-picture.png", pnginfo=provenance)
-    if match.backward is not None:
+    if match.confidence_kind != "in view":
         grey = (match.confidence * 255).round().astype("uint8")
         Image.fromarray(grey).save(folder / "confidence.png", pnginfo=provenance)
     page = sheet(source, target, warped, match.flow, match.in_view, match.provenance.line())

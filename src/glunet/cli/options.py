@@ -9,9 +9,7 @@ WeightsOption = Annotated[str, typer.Option("--weights", help="Weights: a name i
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, mps, ...; by default the best there is.")
 ]
-ConfidenceOption = Annotated[
-    bool, typer.Option("--confidence/--no-confidence", help="Match both ways, to tell how far to trust it.")
-]
+ConfidenceOption = Annotated[bool, typer.Option("--confidence/--no-confidence", help="Tell how far to trust it.")]
 KeepGoingOption = Annotated[
     bool, typer.Option("--keep-going", help="Name images that cannot be read, and pass over them, instead of ending.")
 ]

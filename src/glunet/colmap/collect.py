@@ -125,7 +125,7 @@ def _matched(shelf: Shelf, pair: Pair, kept: list[Keypoints], settings: Settings
     i, j = pair
     nothing = np.empty((0, 2), np.uint32), np.empty(0, np.float32)
     try:
-        match = shelf.matcher.match(shelf[j], shelf[i])
+        match = shelf.matcher.match(shelf[j], shelf[i], backward=True)
     except GlunetError as error:
         if not keep_going:
             raise

@@ -20,8 +20,6 @@ class Drawable(Protocol):
     @property
     def flow(self) -> np.ndarray: ...
     @property
-    def backward(self) -> np.ndarray | None: ...
-    @property
     def map(self) -> np.ndarray: ...
     @property
     def source_size(self) -> tuple[int, int]: ...
@@ -51,7 +49,7 @@ def show(match: Drawable) -> Image.Image:
         return picture
     source, target = match.pictures
     note = match.provenance.line()
-    if match.backward is not None:
+    if match.confidence_kind != "in view":
         note = f"{match.verdict}; {note}"
     return sheet(source, target, match.warp(source), match.flow, match.in_view, note)
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glunet.flow.geometry import frame_flow_to_source, resize_bilinear, scale_flow
+from glunet.flow.geometry import frame_flow_to_source, scale_flow
 from glunet.inference import frames, memory, speed, tiles
 from glunet.inference.encoded import Encoded, together
 from glunet.inference.flipping import mirror_where, mirrored
 from glunet.inference.settings import Settings
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE
+from glunet.network.uncertainty import Mixture
 
 logger = logging.getLogger(__name__)
 
@@ -129,17 +130,21 @@ class Computation:
         """The frames to match in, coarse to fine; the last is `frame`, most often alone."""
         return frames.pyramid(*frame) if self.settings.pyramid else (frame,)
 
-    def flow(self, pair: Pair, size: Size, other_size: Size, frame: Size, tile: int | None = None) -> Tensor:
+    def flow(
+        self, pair: Pair, size: Size, other_size: Size, frame: Size, tile: int | None = None, mixture: bool = False
+    ) -> Tensor:
         """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W.
 
-        For a network that predicts it, with its packed mixture (`glunet.network.pdcnet`) as three more channels.
+        PDC-Net's has its packed mixture (`glunet.network.uncertainty`) as four more channels.
 
         Args:
             pair: makes the features on the grid of `size`, and the other image's, in a frame, or in several, coarse to
                 fine. They are taken out of its list, and the memory of those that nobody else holds is free again
                 before the last level is decoded.
+            mixture: of a network with an uncertainty head the mixture as well, in pixels of the other image; not in
+                tiles.
         """
-        return self._finish(self._last(pair, frame, tile), size, other_size, frame)
+        return self._finish(self._last(pair, frame, tile, mixture), size, other_size, frame)
 
     def flow_both(self, pair: Pair, size: Size, other_size: Size, frame: Size) -> tuple[Tensor, Tensor]:
         """As `flow`, of batches whose second halves are the first ones the other way round: there and back."""
@@ -156,16 +161,18 @@ class Computation:
         """What the network's `encode` takes for the global level alone."""
         return self.prepare(image.pixels, _LNET)
 
-    def _last(self, pair: Pair, frame: Size, tile: int | None = None) -> Tensor:
-        """The network's last flow, in pixels of the frame."""
+    def _last(self, pair: Pair, frame: Size, tile: int | None = None, mixture: bool = False) -> Tensor:
+        """The network's last flow, in pixels of the frame, and where it is asked for its mixture."""
         coarsest, *finer = self.frames(frame)
-        flow, before = self._decoded(pair(coarsest), coarsest, tile), coarsest
+        flow, before = self._decoded(pair(coarsest), coarsest, tile, mixture=mixture and not finer), coarsest
         for at in finer:
             flow = scale_flow(flow, at[1] / before[1], at[0] / before[0])
-            flow, before = self._decoded(pair(at), at, tile, flow), at
+            flow, before = self._decoded(pair(at), at, tile, flow, mixture and at == frame), at
         return flow
 
-    def _decoded(self, pair: list[Any], frame: Size, tile: int | None, start: Tensor | None = None) -> Tensor:
+    def _decoded(
+        self, pair: list[Any], frame: Size, tile: int | None, start: Tensor | None = None, mixture: bool = False
+    ) -> Tensor:
         """The last flow in one frame, from level 4 on or, with a flow to start from, of levels 2 and 1 alone."""
         extra = frames.extra_levels(*frame) if self.settings.iterative_refinement and start is None else 0
         logger.debug("frame %s, %d extra levels%s", frame, extra, "" if start is None else ", from the frame before")
@@ -173,6 +180,7 @@ class Computation:
         again = {"passes": self.settings.passes} if self.settings.passes > 1 else {}
         if self.settings.speed == "exact" and frame[0] * frame[1] >= _WORTH and self.device.type == "cpu":
             memory.give_back()  # what the encoder let go, a fifth of the peak
+        seen = tuple(pair) if mixture else ()
         target, source = pair
         with speed.full_precision(self.device, self.settings.speed):
             if tile is not None and tile < max(frame):
@@ -181,11 +189,16 @@ class Computation:
                 return tiles.decode(network, target, source, extra, tile, **again)
             del target, source
             if start is not None:
-                return network.fine(pair, start, **again)[1]
-            return network.decode(pair.pop(0), pair.pop(0), extra, **again)[-1]
+                flow = network.fine(pair, start, **again)[1]
+            else:
+                flow = network.decode(pair.pop(0), pair.pop(0), extra, **again)[-1]
+            return torch.cat((flow, network.mixture(*seen, flow).packed()), dim=1) if mixture else flow
 
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:
         flow = frame_flow_to_source(frames.finish(last[:, :2], size, frame), other_size)
         if last.shape[1] == 2:
             return flow
-        return torch.cat((flow, resize_bilinear(last[:, 2:], size)), dim=1)
+        mixture = Mixture.unpacked(last[:, 2:])
+        if self.config.network != "pdc-net":  # whose variances are of its frame, as published
+            mixture = mixture.scaled(other_size[1] / frame[1], other_size[0] / frame[0])
+        return torch.cat((flow, mixture.resized(size).packed()), dim=1)

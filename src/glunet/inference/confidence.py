@@ -6,7 +6,7 @@ share of pixels with such a round trip is right; `python -m benchmarks.calibrate
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from glunet.flow import geometry
 SURE_POINTS = 50
 
 Kind = Literal["calibrated", "consistency", "in view", "predicted"]
+Confidence = Literal["auto", "learned", "roundtrip"]
+CONFIDENCES = get_args(Confidence)
 
 
 def tolerance(size: tuple[int, int]) -> float:
@@ -54,7 +56,9 @@ def occluded(flow: Tensor, backward: Tensor, in_view: Tensor) -> Tensor:
 class Calibration:
     """Which share of pixels is right, by their round trip and by that of their pair.
 
-    "Right" means visible in the source and found within `tolerance`. All round trips are in units of the tolerance.
+    "Right" means visible in the source and found within `tolerance`. All round trips are in units of the tolerance;
+    what a network has learned to say of its flow (`glunet.network.uncertainty.Mixture.deviation`) may stand in their
+    place.
 
     Attributes:
         pair: P medians of the round trip over a pair's pixels in view, ascending.

@@ -1,6 +1,7 @@
-"""What the network does for a search: the source through homographies, and the global level's scores of them."""
+"""What a search asks of the network: the source through homographies, and the global level's scores of them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,12 @@ from glunet.geometry.estimation import apply_homography
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import round_trip
 from glunet.inference.encoded import Encoded, Size, together
-from glunet.inference.hypotheses import Hypothesis
-from glunet.inference.likeness import grid
+from glunet.inference.hypotheses import Hypothesis, PointSource
+from glunet.inference.likeness import Views, grid, views
+from glunet.inference.polish import Polish
+from glunet.inference.search import Search, Searcher, TwoWay
 from glunet.inference.stages import Answer, Stages, homography_stage, multi_scale
-from glunet.network.glunet import LNET_SIZE, GLUNet
+from glunet.network.glunet import LNET_SIZE, GLUNet, GLUNetConfig
 
 COMES_BACK = 6.0  # px of the 256 frame within which a cell counts as found
 _CELLS = 32  # of the side of level 3's grid
@@ -28,12 +31,50 @@ class Ways(NamedTuple):
     Attributes:
         flow: H x W x 2 float32, target into source, pixels.
         backward: H_source x W_source x 2, the way back; None where it was not asked for.
-        mixture: H x W x 3, as `Match.mixture`; None for networks that do not predict it.
+        mixture: H x W x 4, as `Match.mixture`; None for networks that do not predict it.
     """
 
     flow: np.ndarray
     backward: np.ndarray | None
     mixture: np.ndarray | None
+
+
+class Wish(NamedTuple):
+    """What is asked of a match, as `Matcher.matches` takes it."""
+
+    confidence: bool
+    backward: bool
+    tile: int | None
+    search: Search
+    polish: Polish
+
+
+def views_of(source: Encoded, target: Encoded) -> Views:
+    """The images of a pair as search and polish look at them."""
+    pixels = (image.pixels[0].permute(1, 2, 0).float().cpu().numpy() for image in (source, target))
+    return views(next(pixels), next(pixels), source.valid, target.valid)
+
+
+def searcher(
+    computation: Computation,
+    pair: tuple[Encoded, Encoded],
+    seen: Views,
+    ask: Callable[[Encoded], Ways],
+    how: Search,
+    points: Sequence[PointSource],
+) -> Searcher:
+    """A search on a pair of source and target; `ask` passes once more, both ways, with another source."""
+    source, target = pair
+
+    def again(matrix: np.ndarray) -> TwoWay:
+        way = ask(warped(source, matrix, target.size))
+        assert way.backward is not None
+        return TwoWay(way.flow, way.backward)
+
+    scores = (
+        partial(global_scores, computation, source, target) if isinstance(computation.config, GLUNetConfig) else None
+    )
+    return Searcher(seen, again, scores, (source.picture, target.picture), how, points)
 
 
 def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:

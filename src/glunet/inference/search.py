@@ -33,6 +33,8 @@ SEARCHES = get_args(Search)
 AGREES = 0.6  # agreement from which on a pair counts as found
 # Of a match that agrees so well, and hits the points of a hypothesis to so many pixels, it has nothing to gain.
 AGREES_WELL, HITS = 0.9, 0.7
+# Without a way back a pair counts as found if the network is sure (to `LIKELY`) of so much of what is in view.
+SURE_OF, LIKELY = 0.9, 0.5
 LOST = 0.4  # agreement below which the coarse grid is asked, too
 # A pass is accepted if the agreement rises by this much, and by this share of what it was.
 RISE, SHARE = 0.03, 0.15
@@ -64,9 +66,11 @@ class Found:
     Attributes:
         hypothesis: which hypotheses the match rests on, in words; "" where it is the network's first pass alone.
         before, after: agreement of the first pass and of the result: the share of what both images see that comes back
-            to within a tolerance (`glunet.inference.confidence`), 0..1.
+            to within a tolerance (`glunet.inference.confidence`), 0..1; without a way back the share of what is in view
+            that the network is sure of.
         one_plane: whether one homography explains nearly all that comes back.
         points: how many keypoints agree on one homography that the match follows; 0 where it follows none.
+        way_back: whether the way back was needed; without, the network was sure and keypoints said the same.
     """
 
     hypothesis: str
@@ -74,6 +78,7 @@ class Found:
     after: float
     one_plane: bool = False
     points: int = 0
+    way_back: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -82,6 +87,7 @@ class Found:
             "agreement_before": round(self.before, 4),
             "agreement_after": round(self.after, 4),
             "keypoints": self.points,
+            "way_back": self.way_back,
         }
 
 
@@ -99,6 +105,17 @@ class TwoWay(NamedTuple):
     def round_trip(self) -> np.ndarray:
         """How far from its place each target pixel comes back, in tolerances of the target: H x W."""
         return length(self.flow + warp(self.backward, self.flow)) / tolerance(self.flow.shape[:2])
+
+
+class OneWay(NamedTuple):
+    """A flow, H x W x 2, target into source, and how sure the network is of it, H x W, 0..1; no way back."""
+
+    flow: np.ndarray
+    confidence: np.ndarray
+
+    def round_trip(self) -> np.ndarray:
+        """What stands for it: nothing where the network is sure, else infinitely far."""
+        return np.where(self.confidence >= LIKELY, 0, np.inf)
 
 
 # Matches again with the source warped by a target -> source homography: from the target's grid to itself.
@@ -127,15 +144,30 @@ class Searcher:
     how: Search = "auto"
     sources: Sequence[PointSource] = ()
 
+    def __post_init__(self) -> None:
+        self.origins: list[str] = []
+        self.known: dict[int, list[Hypothesis]] = {}
+
+    def settled(self, first: OneWay) -> tuple[np.ndarray, Found] | None:
+        """The flow and what is said of it without a way back, where the network is sure and keypoints say the same.
+
+        None for all other pairs, which need the way back.
+        """
+        seen = self.views.in_view(first.flow)
+        share = float((seen & (first.round_trip() <= 1)).sum() / max(seen.sum(), FEWEST_IN_VIEW * seen.size))
+        if self.how == "full" or share < SURE_OF:
+            return None
+        self.guesses = self._from_points(hypotheses.LONGEST_QUICK)
+        if any(misses(first.flow, guess) > HITS for guess in self.guesses):
+            return None
+        return self._result(first, share, share)
+
     def __call__(self, first: TwoWay) -> tuple[TwoWay, Found]:
         """The best match from the network's first pass on."""
         self.best = first
-        self.origins: list[str] = []
         self.agreement = before = agreement(first, self.views)
         quick = self.how != "full" and before >= AGREES
-        self.guesses = hypotheses.from_keypoints(self.views, hypotheses.LONGEST_QUICK if quick else hypotheses.LONGEST)
-        for number, source in enumerate(self.sources, start=1):
-            self.guesses += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
+        self.guesses = self._from_points(hypotheses.LONGEST_QUICK if quick else hypotheses.LONGEST)
         self._choose(self.guesses)
         if self._goes_on(AGREES):
             simulated = hypotheses.from_keypoints(self.views, hypotheses.LONGEST_SIMULATED, simulate=True)
@@ -147,13 +179,27 @@ class Searcher:
             self._pass_through_itself()
         if self.scores is not None and self._goes_on(LOST):
             self._coarse(self.scores)
-        plane = one_plane(self.best, self.views, [guess.matrix for guess in self.guesses])
-        flow = self.best.flow if plane is None else extended(self.best, self.views, plane)
-        logger.debug("agreement %.2f before, %.2f after %s", before, self.agreement, self.origins)
-        follows = [g.inliers for g in self.guesses if self._misses(g) <= tolerance(self.views.source.shape)]
-        origins = ", ".join(dict.fromkeys(self.origins))
-        found = Found(origins, before, self.agreement, plane is not None, max(follows, default=0))
+        flow, found = self._result(self.best, before, self.agreement)
         return TwoWay(flow, self.best.backward), found
+
+    def _from_points(self, longest: int) -> list[Hypothesis]:
+        """Hypotheses of keypoints, on copies with this longest side, and of the user's own sources of points."""
+        if longest not in self.known:
+            made = hypotheses.from_keypoints(self.views, longest)
+            for number, source in enumerate(self.sources, start=1):
+                made += hypotheses.from_points(source(*self.pictures), self.views, f"points of source {number}")
+            self.known[longest] = made
+        return list(self.known[longest])
+
+    def _result(self, best: TwoWay | OneWay, before: float, after: float) -> tuple[np.ndarray, Found]:
+        """The flow of the best match, its one plane continued, and what is said of it."""
+        plane = one_plane(best, self.views, [guess.matrix for guess in self.guesses])
+        flow = best.flow if plane is None else extended(best, self.views, plane)
+        logger.debug("agreement %.2f before, %.2f after %s", before, after, self.origins)
+        follows = [g.inliers for g in self.guesses if misses(best.flow, g) <= tolerance(self.views.source.shape)]
+        origins = ", ".join(dict.fromkeys(self.origins))
+        back = isinstance(best, TwoWay)
+        return flow, Found(origins, before, after, plane is not None, max(follows, default=0), back)
 
     def _goes_on(self, enough: float) -> bool:
         """Whether to look further: everything is wanted, or the match agrees badly and no hypothesis is sure."""
@@ -161,20 +207,12 @@ class Searcher:
 
     def _sure(self, guess: Hypothesis) -> bool:
         """Whether so many points stand for a hypothesis that it is no chance, and the match follows it."""
-        return guess.inliers >= SURE and self._misses(guess) <= tolerance(self.views.source.shape)
-
-    def _misses(self, guess: Hypothesis) -> float:
-        """By how many pixels the match misses the points of a hypothesis, in the median; infinite without points."""
-        if not guess.inliers:
-            return np.inf
-        at = np.rint(guess.target).astype(int).clip(0, np.array(self.best.flow.shape[1::-1]) - 1)
-        flow = self.best.flow[at[:, 1], at[:, 0]]
-        return float(np.median(np.linalg.norm(guess.target + flow - guess.source, axis=1)))
+        return guess.inliers >= SURE and misses(self.best.flow, guess) <= tolerance(self.views.source.shape)
 
     def _choose(self, guesses: Sequence[Hypothesis]) -> None:
         """Takes over the flow of homographies wherever the images then look more alike, there and back."""
         if self.how != "full" and self.agreement >= AGREES_WELL:
-            guesses = [guess for guess in guesses if self._misses(guess) > HITS]
+            guesses = [guess for guess in guesses if misses(self.best.flow, guess) > HITS]
         if not guesses:
             return
         matrices = [guess.matrix for guess in guesses]
@@ -234,6 +272,14 @@ class Searcher:
                 self._pass_through_itself()
 
 
+def misses(flow: np.ndarray, guess: Hypothesis) -> float:
+    """By how many pixels a flow misses the points of a hypothesis, in the median; infinite without points."""
+    if not guess.inliers:
+        return np.inf
+    at = np.rint(guess.target).astype(int).clip(0, np.array(flow.shape[1::-1]) - 1)
+    return float(np.median(np.linalg.norm(guess.target + flow[at[:, 1], at[:, 0]] - guess.source, axis=1)))
+
+
 def agreement(ways: TwoWay, views: Views) -> float:
     """The share of what both images see that comes back to within a tolerance, 0..1.
 
@@ -277,7 +323,7 @@ def choose(flow: np.ndarray, views: Views, matrices: Sequence[np.ndarray]) -> np
     return chosen
 
 
-def one_plane(ways: TwoWay, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray | None:
+def one_plane(ways: TwoWay | OneWay, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray | None:
     """The homography, of these or the match's own, on which nearly everything lies that comes back; None if on none."""
     back = _comes_back(ways, views)
     near = max(1.0, 0.004 * max(views.source.shape))
@@ -298,7 +344,7 @@ def one_plane(ways: TwoWay, views: Views, matrices: Sequence[np.ndarray]) -> np.
     return own if own is not None and explains(own) else None
 
 
-def extended(ways: TwoWay, views: Views, plane: np.ndarray) -> np.ndarray:
+def extended(ways: TwoWay | OneWay, views: Views, plane: np.ndarray) -> np.ndarray:
     """The flow, where it does not come back that of the one plane (3 x 3) on which nearly everything lies that does.
 
     There it is a guess anyway. The way back stays as it is, so that confidence stays low.
@@ -308,7 +354,7 @@ def extended(ways: TwoWay, views: Views, plane: np.ndarray) -> np.ndarray:
     return np.where(kept[..., None], ways.flow, flow)
 
 
-def _comes_back(ways: TwoWay, views: Views) -> np.ndarray:
+def _comes_back(ways: TwoWay | OneWay, views: Views) -> np.ndarray:
     return views.in_view(ways.flow) & (ways.round_trip() <= 1)
 
 
@@ -343,17 +389,17 @@ def _better(flow: np.ndarray, trip: np.ndarray, offered: np.ndarray, its: np.nda
     return np.where((seen & shorter)[..., None], offered, flow)
 
 
-def own_homography(ways: TwoWay, views: Views, points: int = 3000) -> np.ndarray | None:
+def own_homography(ways: TwoWay | OneWay, views: Views, points: int = 3000) -> np.ndarray | None:
     """The homography that most pixels agree on of those that come back; None where it is none or few do."""
     kept = views.in_view(ways.flow) & (ways.round_trip() <= 2)
     step = max(1, round((kept.sum() / points) ** 0.5))
     y, x = np.nonzero(kept[::step, ::step])
     target = np.stack((x, y), axis=-1).astype(np.float64) * step
     source = target + ways.flow[y * step, x * step]
-    model = robust_homography(target, source, tolerance(ways.backward.shape[:2])) if len(target) >= 50 else None
+    model = robust_homography(target, source, tolerance(views.source.shape[:2])) if len(target) >= 50 else None
     if model is None or model[1].sum() < 50:
         return None
-    return oriented(model[0], target[model[1]], ways.flow.shape[:2], ways.backward.shape[:2])
+    return oriented(model[0], target[model[1]], ways.flow.shape[:2], views.source.shape[:2])
 
 
 def homography_flow(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

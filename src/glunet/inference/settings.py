@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from glunet.errors import GlunetError
+from glunet.inference.confidence import CONFIDENCES, Confidence
 from glunet.inference.polish import Polish, check_polish
 from glunet.inference.search import Search, check_search
 from glunet.inference.speed import SPEEDS, Speed
@@ -34,6 +35,8 @@ class Settings:
             one; "none" is the network's one pass.
         polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`),
             True everywhere, False not at all.
+        confidence: what tells where a flow may be trusted (`Match.confidence_kind`): "learned" is the network itself,
+            in one pass, "roundtrip" the way back; "auto" is "learned" with networks that have learned it.
         stages: of PDC-Net, which says how sure it is: "D" passes directly, "H" again through a homography, "MS" at
             several scales first (`glunet.inference.stages`). The way back is always direct.
 
@@ -49,6 +52,7 @@ class Settings:
     speed: Speed = "exact"
     search: Search = "none"
     polish: Polish = False
+    confidence: Confidence = "auto"
     stages: Stages = "D"
 
     def __post_init__(self) -> None:
@@ -57,12 +61,16 @@ class Settings:
             raise GlunetError(f"{asked}: ask for a whole number, 1 (as in the paper) or more.")
         if self.speed not in SPEEDS:
             raise GlunetError(f"speed={self.speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
+        if self.confidence not in CONFIDENCES:
+            words = ", ".join(map(repr, CONFIDENCES))
+            raise GlunetError(f"confidence={self.confidence!r} came: it is one of {words}.")
         check_search(self.search), check_polish(self.polish), check_stages(self.stages)
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> "Settings":
         """What was asked for, and where that says nothing (or None) what the metadata of weights say."""
-        known = {field.name: metadata[field.name] for field in fields(cls) if field.name in metadata}
+        # "confidence" in a file is its calibration.
+        known = {f.name: metadata[f.name] for f in fields(cls) if f.name in metadata and f.name != "confidence"}
         return cls(**known | {name: value for name, value in asked.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography
 from glunet.inference.confidence import flow_tensor
 from glunet.inference.likeness import grid, warp
-from glunet.network.pdcnet import Mixture
+from glunet.network.uncertainty import Mixture
 
 Stages = Literal["D", "H", "MS"]
 
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
     Attributes:
         flow: H x W x 2 float32, target into source, pixels.
-        mixture: H x W x 3 float32 (`glunet.match.Match.mixture`).
+        mixture: H x W x 4 float32 (`glunet.match.Match.mixture`).
     """
 
     flow: np.ndarray

@@ -29,6 +29,7 @@ from glunet.network.decoder import (
 from glunet.network.encoder import VGG16Pyramid
 from glunet.network.propagation import propagate
 from glunet.network.refinement import Refinement
+from glunet.network.uncertainty import Mixture, UncertaintyHead
 
 LNET_SIZE = 256  # side of the L-Net's frame
 GLOBAL_GRID = 16  # side of the global correlation's grid
@@ -46,6 +47,7 @@ class GLUNetConfig:
         mutual: mutual matching in the global correlation; the semantic network has neighbourhood consensus instead.
         adapter: learned corrections of the encoder's features before they are compared (`glunet.network.adapter`): of
             levels 3, 2 and 1 ("local"), of level 4 as well ("all"), or none, as published.
+        uncertainty: a head that says how far off the flow may be (`glunet.network.uncertainty`); not in the paper.
         network: its name (`glunet.network.family`).
         global_iterations, local_iterations: steps of GOCor's optimisers, in networks that have them (SPEC 12).
     """
@@ -56,6 +58,7 @@ class GLUNetConfig:
     radius: int = 4
     mutual: bool = True
     adapter: Literal["none", "local", "all"] = "none"
+    uncertainty: bool = False
     network: Literal["glunet", "semantic-glunet", "glunet-gocor", "pdc-net"] = "glunet"
     global_iterations: int = 3
     local_iterations: int = 3
@@ -121,6 +124,8 @@ class GLUNet(nn.Module):
             self.adapter4 = GlobalAdapter()
         if config.adapter != "none":
             self.adapter3, self.adapter2, self.adapter1 = LocalAdapter(256), LocalAdapter(256), LocalAdapter(128)
+        if config.uncertainty:
+            self.uncertainty = UncertaintyHead()
 
     def forward(
         self, target: Tensor, source: Tensor, target_256: Tensor, source_256: Tensor, extra_levels: int = 0
@@ -288,6 +293,10 @@ class GLUNet(nn.Module):
         features, residual = self.decoder1(seen)
         del seen
         return residual + flow + self.refinement1(features)
+
+    def mixture(self, target: Features, source: Features, flow1: Tensor) -> Mixture:
+        """How far off flow1 may be, on its grid, in pixels of the H-Net frame, for networks with that head."""
+        return self.uncertainty(target, source, flow1)
 
     def local_scores(self, target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tensor:
         """The local correlation around a flow times `scale`, on the features' grid, as the flow decoders read it."""

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glunet.flow.geometry import resize_bilinear, warp
+from glunet.flow.geometry import warp
 from glunet.network.correlation import global_correlation, l2_normalise, local_correlation
 from glunet.network.decoder import SLOPE, WIDTHS
 from glunet.network.glunet import GLOBAL_GRID, Features, GLUNet, GLUNetConfig, global_flow, initialise
 from glunet.network.gocor import GlobalGOCor, LocalGOCor
 from glunet.network.refinement import Refinement
+from glunet.network.uncertainty import Mixture
 
 LEAST_VARIANCE = 2.0  # of the large component, square pixels
 MOST_LNET, MOST_HNET = 256.0**2, 520.0**2  # and the most that the two halves of the network may say
@@ -25,46 +26,11 @@ STEP_REGULARISATION = 0.1  # of the global GOCor
 AT_ONCE = 1 << 15  # positions whose correlations are looked at in one batch, where nothing learns
 
 
-class Mixture(NamedTuple):
-    """Two Laplace distributions of the flow's error, at each position.
-
-    Attributes:
-        log_variance: B x 2 x h x w, natural logarithm of square pixels of the level's frame: 0, and the large one's.
-        logits: B x 2 x h x w, their weights before the softmax.
-    """
-
-    log_variance: Tensor
-    logits: Tensor
-
-    def resized(self, size: tuple[int, int]) -> "Mixture":
-        """On another grid, bilinearly; variances keep their unit."""
-        return self if self.logits.shape[-2:] == size else Mixture.unpacked(resize_bilinear(self.packed(), size))
-
-    def probability(self, radius: float = 1.0) -> Tensor:
-        """P_R: that the flow is right to within `radius` pixels in x and in y (paper equation 8): B x h x w, 0..1."""
-        within = 1 - torch.exp(-(2**0.5) * radius * torch.exp(-self.log_variance / 2))
-        shares = (self.logits.softmax(dim=1) * within.square()).sum(dim=1)
-        return shares.clamp(max=1)  # two shares may sum to a little more in float32
-
-    def variance(self) -> Tensor:
-        """Of the flow's error in x, and as much in y, square pixels: B x h x w."""
-        return (self.logits.softmax(dim=1) * self.log_variance.exp()).sum(dim=1)
-
-    def packed(self) -> Tensor:
-        """The large log-variance and both logits: B x 3 x h x w."""
-        return torch.cat((self.log_variance[:, 1:], self.logits), dim=1)
-
-    @classmethod
-    def unpacked(cls, values: Tensor) -> "Mixture":
-        """Of what `packed` returned."""
-        return cls(torch.cat((torch.zeros_like(values[:, :1]), values[:, :1]), dim=1), values[:, 1:])
-
-
 class PDCFlows(NamedTuple):
     """As `glunet.network.glunet.Flows`, without extra levels, and the mixture of each level.
 
     Attributes:
-        answer: flow1 and the packed mixture1, B x 5 x h/4 x w/4.
+        answer: flow1 and the packed mixture1, B x 6 x h/4 x w/4.
     """
 
     flow4: Tensor
@@ -126,7 +92,7 @@ class Uncertainty(nn.Module):
         most = torch.tensor(self.most, device=x.device)
         share = torch.sigmoid(x[:, :1] - most.log())
         large = torch.log(LEAST_VARIANCE + (most - LEAST_VARIANCE) * share)
-        return Mixture.unpacked(torch.cat((large, x[:, 1:]), dim=1))
+        return Mixture(torch.cat((torch.zeros_like(large), large), dim=1), x[:, 1:])
 
 
 class PDCNet(GLUNet):

@@ -21,18 +21,21 @@ from torch import Tensor, nn
 from glunet.errors import GlunetError
 from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import Network, build
+from glunet.network.glunet import GLUNetConfig
 from glunet.training.averaging import average, estimate_statistics, train_mode
-from glunet.training.loss import level_error, loss, truths
+from glunet.training.loss import level_error, loss, truths, uncertainty_loss
 from glunet.training.photographs import Photographs
 from glunet.training.pool import Batch, Pool, encoder_alone
 from glunet.training.ranks import Alone, Computed, join
 from glunet.training.real import RealSet, RealSets
 from glunet.training.recipes import LEVELS, Settings, Stage, check_fit
+from glunet.training.scenes import Truth
 from glunet.training.state import read_state, restore, stop_requests, write_state
 from glunet.training.validation import fixed_pairs, predict, validate
 
 log = logging.getLogger(__name__)
 
+UNRELATED = 0.125  # share of pairs that show nothing in common, for the uncertainty head
 HOPELESS = 50  # steps in a row whose gradient is not finite
 Report = Callable[[dict[str, Any]], None]
 Show = Callable[[int, Network, Batch], None]
@@ -118,10 +121,14 @@ class _Training:
         network = _start(settings, init)
         network = network.to(device=ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.encoder.requires_grad_(live)
+        if settings.uncertainty:
+            network.requires_grad_(False)
+            network.uncertainty.requires_grad_(True)
         self.network, self.averaged = network, copy.deepcopy(network).eval()
         precision = torch.bfloat16 if settings.bf16 else torch.float32
         self.encoder = network if live else encoder_alone(network.encoder, precision)
-        groups = [{"params": [p for n, p in network.named_parameters() if not _is_encoder(n)], "peak": settings.lr}]
+        learned = [p for n, p in network.named_parameters() if p.requires_grad and not _is_encoder(n)]
+        groups = [{"params": learned, "peak": settings.lr}]
         if live:
             groups.append({"params": list(network.encoder.parameters()), "peak": settings.encoder_lr})
         self.optimiser = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
@@ -204,10 +211,10 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * schedule(step, self.progress, settings)
         batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
-        passes = 1 + int(stage.passes * _chance(settings.seed, step, 1))
+        passes = 1 + int(stage.passes * _chance(settings.seed, step, 1) ** (2 if settings.uncertainty else 1))
         coarse = self.pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
         train_mode(self.network, settings.freeze_norms)
-        self.value, self.error = self.learner(_computation(batch, coarse, stage, extra, passes, settings.bf16))
+        self.value, self.error = self.learner(_computation(batch, coarse, stage, extra, passes, settings))
         self.optimiser.zero_grad(set_to_none=True)
         self.ranks.backward(self.value)
         self.norm = nn.utils.clip_grad_norm_([p for p in self.trained if p.grad is not None], settings.clip)
@@ -293,10 +300,12 @@ def compile_decoders(network: Network, device: torch.device) -> bool:
 
 
 def _computation(
-    batch: Batch, coarse: Batch | None, stage: Stage, extra: int, passes: int, bf16: bool
+    batch: Batch, coarse: Batch | None, stage: Stage, extra: int, passes: int, settings: Settings
 ) -> Callable[[Network], Computed]:
     def compute(network: Network) -> Computed:
-        with torch.autocast(batch.scenes.plane.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(batch.scenes.plane.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+            if settings.uncertainty:
+                return uncertainty_step(network, batch, passes)
             value, error = step_loss(network, batch, stage, extra, passes)
             if coarse is None:
                 return value, error
@@ -320,6 +329,18 @@ def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, pass
         return value, float(level_error(levels[finest], true[finest]))
 
 
+def uncertainty_step(network: Any, batch: Batch, passes: int = 1) -> tuple[Tensor, float]:
+    """As `step_loss`, of the uncertainty head: the sources of an eighth of the pairs are exchanged for each other's."""
+    related = batch.mixed(UNRELATED)
+    with torch.no_grad():
+        target, source = batch.features(network)
+        flow = network.decode(target, source, passes=passes).flow1
+        true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, [flow.shape[-2:]] * 3)[-1]
+    value = uncertainty_loss(network.mixture(target, source, flow), flow, true, related)
+    shown = Truth(true.flow[related], true.in_view[related], true.visible[related])
+    return value, float(level_error(flow[related], shown))
+
+
 def schedule(step: int, progress: float, settings: Settings) -> float:
     """The share of the peak learning rate: warm-up over steps, then a cosine over the run's progress (0..1)."""
     warmup = settings.warmup
@@ -331,12 +352,18 @@ def schedule(step: int, progress: float, settings: Settings) -> float:
 
 
 def _start(settings: Settings, init: str | Path | None) -> Network:
+    if init is None and settings.uncertainty:
+        raise GlunetError("What the uncertainty head says is of a network that has learned: name its weights (--init).")
     if init is None:
         network = build(settings.config)
         network.load_state_dict(network_state(network) | encoder_state())
         return network
     network = read_network(init)[0]
     there, wanted = network.config.network, settings.config.network
+    if settings.uncertainty and isinstance(network.config, GLUNetConfig) and not network.config.uncertainty:
+        headed = build(dataclasses.replace(network.config, uncertainty=True))
+        headed.load_state_dict(headed.state_dict() | network.state_dict())
+        return headed
     if there == wanted:
         return network
     if (there, wanted) != ("glunet", "semantic-glunet"):

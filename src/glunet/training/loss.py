@@ -7,6 +7,7 @@ from torch import Tensor
 
 from glunet.flow.geometry import scale_flow
 from glunet.network.glunet import LNET_SIZE
+from glunet.network.uncertainty import Mixture
 from glunet.training.scenes import Scenes, Truth, truth
 
 # Of the levels 4, 3, 2 and 1, then of extra levels. SPEC 8 sums over the pixels of a 520 frame: on means its weights
@@ -16,6 +17,8 @@ EXTRA_WEIGHT = 0.5
 # What is covered in the source has a known flow, and what left its view a smoothly extrapolated one: both teach the
 # network to go on where it sees nothing, but less than what it can see.
 OCCLUDED, OUT_OF_VIEW = 0.3, 0.1
+# What the uncertainty learns of a flow that has no right answer: that it is wrong by so much in x and in y, pixels.
+NOWHERE = 40.0
 
 
 def truths(
@@ -60,3 +63,15 @@ def loss(
     counted = [True] * len(flows) if learn is None else learn
     terms = zip(flows, true, weights, counted, strict=False)
     return torch.stack([weight * level_error(flow, t, robust) for flow, t, weight, counts in terms if counts]).sum()
+
+
+def uncertainty_loss(mixture: Mixture, flow: Tensor, true: Truth, related: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the flow's errors; a scalar.
+
+    Args:
+        flow: B x 2 x h x w, and `true` at the same grid.
+        related: B, whether the images of a pair show the same scene. Where they do not, and what is covered or out of
+            view, counts as wrong by `NOWHERE`.
+    """
+    known = (true.visible & related.view(-1, 1, 1))[:, None]
+    return mixture.negative_log_likelihood(torch.where(known, flow - true.flow, NOWHERE)).mean()

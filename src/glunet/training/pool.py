@@ -48,6 +48,14 @@ class Batch:
         """The features of target and source as this network has them, from the pool or from its own encoder."""
         return _features(self.target, network), _features(self.source, network)
 
+    def mixed(self, share: float) -> Tensor:
+        """Exchanges the sources of the first pairs, this share of all, at least two; B, whether a pair is as it was."""
+        count = max(2, round(share * len(self.target_view)))
+        order = torch.arange(len(self.target_view))
+        order[:count] = order[:count].roll(1)
+        self.source = type(self.source)(*(level[order] for level in self.source))
+        return torch.arange(len(order), device=self.target_view.device) >= count
+
     def first(self, count: int) -> "Batch":
         """The first pairs alone."""
         target, source = (_first(held, count) for held in (self.target, self.source))

@@ -92,6 +92,14 @@ FINE = (
 )
 
 
+# glunet train PHOTOS --out RUN --init glunet --recipe uncertainty --minutes 60
+# How far off the flow of weights that exist may be, while it stays.
+_ALL = {"levels": (4, 3, 2, 1), "passes": 2}
+UNCERTAINTY = (
+    Stage("uncertainty", 1.0, batch=10, refresh=0.15, frames=(SQUARE, SQUARE, SQUARE, (384, 512)), **_ALL),  # type: ignore[arg-type]
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train. Either `minutes` or `steps` bounds the run, and the schedule fits it.
@@ -115,6 +123,8 @@ class Settings:
         pool_memory: bytes of features kept for each frame size.
         photometric: strength of the photometric differences.
         scenes: how scenes are drawn.
+        uncertainty: nothing but the uncertainty head learns (`glunet.network.uncertainty`), which weights to start from
+            that have none are given.
         config: the network; of one that starts from weights its name alone counts.
     """
 
@@ -138,6 +148,7 @@ class Settings:
     photometric: float = 1.0
     scenes: SceneParameters = field(default_factory=SceneParameters)
     validation_pairs: int = 64
+    uncertainty: bool = False
     config: Config = SMALL
 
 
@@ -153,6 +164,16 @@ RECIPES = {
         freeze_norms=True,
         photometric=1.2,
         scenes=SceneParameters(steep=0.5),
+    ),
+    "uncertainty": Settings(
+        minutes=60,
+        stages=UNCERTAINTY,
+        lr=1e-3,
+        warmup=60,
+        freeze_norms=True,
+        photometric=1.2,
+        scenes=SceneParameters(steep=0.25),
+        uncertainty=True,
     ),
 }
 
@@ -189,6 +210,8 @@ def check_fit(settings: Settings) -> None:
         GlunetError: if not; `for_network` makes stages that fit.
     """
     network = settings.config.network
+    if settings.uncertainty and network != "glunet":
+        raise GlunetError(f"The uncertainty head is glunet's, but {network} came: choose another recipe.")
     levels = LEVELS[network]
     for stage in settings.stages:
         if stage.levels not in ((4,), (4, 3), levels):

@@ -72,7 +72,7 @@ def flows(
         direction: "forward": the target is the earlier of two frames (or the fixed one), and the flow points into the
             later (or the other) one. "backward": the other way round.
         size: longer side that frames are brought down to; the flow is in pixels of these smaller frames.
-        confidence: match both ways.
+        confidence: tell how far to trust each flow.
         search: as for `glunet.load`, of every pair. None searches, if the matcher does, on pairs with a fixed frame, on
             the first pair, and wherever one that was matched without a search does not look like the same thing, as at
             a cut.
