@@ -39,7 +39,8 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(
         help="full (from VGG-16), finetune (few photographs of one's own kind), global (the global level alone, "
-        "further) or fine (the others around it); by default finetune with --init, else full."
+        "further), fine (the others around it) or uncertainty (how far off the flow may be); by default finetune with "
+        "--init, else full."
     ),
 ]
 MinutesOption = Annotated[

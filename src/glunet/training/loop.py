@@ -123,7 +123,8 @@ class _Training:
         network.encoder.requires_grad_(live)
         if settings.uncertainty:
             network.requires_grad_(False)
-            network.uncertainty.requires_grad_(True)
+        if getattr(network.config, "uncertainty", False):  # learns alone or not at all
+            network.uncertainty.requires_grad_(settings.uncertainty)
         self.network, self.averaged = network, copy.deepcopy(network).eval()
         precision = torch.bfloat16 if settings.bf16 else torch.float32
         self.encoder = network if live else encoder_alone(network.encoder, precision)
