@@ -41,7 +41,7 @@ def info(
         size = f"{metadata['bytes'] / 1e6:.1f} MB"
         typer.echo(f"  {name}  {size}, sha256 {metadata['sha256'][:16]}")
         for key, value in metadata.items():
-            if key == "confidence":  # how well it holds; its table is for programs
+            if key in ("confidence", "learned"):  # how well it holds; its table is for programs
                 _echo(key, value.get("fitted", {}), 4)
             elif key not in ("bytes", "sha256", "name"):
                 _echo(key, value, 4)
