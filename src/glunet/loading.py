@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from glunet import __version__
+from glunet import __version__, hub
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
 from glunet.inference.confidence import Calibration
@@ -58,11 +58,12 @@ def load(
     points: "PointSource | Sequence[PointSource]" = (),
     **settings: Any,
 ) -> "Matcher":
-    """A matcher, ready to use; nothing is downloaded.
+    """A matcher, ready to use.
 
     Args:
-        name: the name of weights in the package (`weights()` lists them), a file of ours (.safetensors), or an official
-            checkpoint (.pth), told apart by their content.
+        name: the name of weights in the package (`weights()` lists them), a file of ours (.safetensors), an official
+            checkpoint (.pth), told apart by their content, or a file of ours on the Hugging Face Hub ("hf://OWNER/NAME",
+            `glunet.hub`; the one case in which something is downloaded).
         device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
         points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
             target (H x W x 3 uint8, RGB) to N x 2 points of the source and N x 2 of the target, in pixels.
@@ -214,6 +215,8 @@ def find(name: str | Path) -> Path:
     Raises:
         GlunetError: if there is none.
     """
+    if str(name).startswith(hub.PREFIX):
+        return hub.fetch(str(name))
     path = Path(name)
     if path.is_file():
         return path
