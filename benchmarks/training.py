@@ -93,7 +93,7 @@ def measure(stage: Stage, settings: Settings, photographs: Photographs, device: 
     def forward(number: int) -> torch.Tensor:
         train_mode(network, settings.freeze_norms)
         # Without the further pairs of the coarse levels: a row is of the pairs that all its levels see.
-        return loop._computation(pool.batch(stage.batch, number), None, stage, 0, 1, settings.bf16)(network)[0]
+        return loop._computation(pool.batch(stage.batch, number), None, stage, 0, 1, settings)(network)[0]
 
     def backward(value: torch.Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)

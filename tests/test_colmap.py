@@ -49,7 +49,7 @@ class Truth:
         self.encoded.append(int(pixels[0, 0, 0]))
         return untrained().open(pixels)
 
-    def match(self, source: Encoded, target: Encoded) -> Match:
+    def match(self, source: Encoded, target: Encoded, backward: bool = True) -> Match:
         s, t = int(source.picture[0, 0, 0]), int(target.picture[0, 0, 0])
         there, back = rendered.flow(CAMERAS[t], CAMERAS[s]), rendered.flow(CAMERAS[s], CAMERAS[t])
         calibration = STRANGE if (t, s) in self.strange else None

@@ -39,7 +39,7 @@ def test_no_match_is_said():
     assert np.isnan(found).all()
     assert confidence[0] == pytest.approx(1 / (1 + 18**0.5), abs=1e-3)
     assert np.isfinite(torn.at(np.array([[10, 30]]))[0]).all()
-    with pytest.raises(GlunetError, match="confidence=True"):
+    with pytest.raises(GlunetError, match="backward=True"):
         Match(match.flow, (60, 80), match.provenance).at(np.array([[10, 30]]), of="source")
     with pytest.raises(GlunetError, match="outside the source"):
         match.at(np.array([[90, 30]]), of="source")

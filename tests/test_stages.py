@@ -20,9 +20,9 @@ TRUE = np.array(((0.9, -0.2, 20.0), (0.15, 1.05, -8.0), (1e-4, 0.0, 1.0)))
 
 def sure(size: tuple[int, int] = SIZE, where: np.ndarray | None = None) -> np.ndarray:
     """A mixture that is sure, or only `where`."""
-    mixture = np.zeros((*size, 3), np.float32)
-    mixture[..., 0] = 10
-    mixture[..., 1] = 8 if where is None else np.where(where, 8, -8)
+    mixture = np.zeros((*size, 4), np.float32)
+    mixture[..., 1] = 10
+    mixture[..., 2] = 8 if where is None else np.where(where, 8, -8)
     return mixture
 
 

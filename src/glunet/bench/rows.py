@@ -114,7 +114,7 @@ def _twin(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
     if network.config.network != "glunet":
         raise GlunetError(f"the plain twin is of GLU-Net, but these weights are {network.config.network}'s.")
     twin = PlainTwin(network.config)
-    twin.load_state_dict(network.state_dict())
+    twin.take(network.state_dict())
     twin = twin.to(device).eval()
 
     def run(source: Tensor, target: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ VGG = ((64,), (64,), (128, 128), (256, 256, 256), (512, 512, 512))
 
 
 class PlainTwin(nn.Module):
-    """Takes the weights of a `glunet.network.glunet.GLUNet` with the same settings by `load_state_dict`."""
+    """Takes the weights of a `glunet.network.glunet.GLUNet` with the same settings by `take`."""
 
     def __init__(self, config: "GLUNetConfig") -> None:
         super().__init__()
@@ -41,6 +41,13 @@ class PlainTwin(nn.Module):
         if self.transposed:
             self.upsample_flow4 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
             self.upsample_flow2 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
+        self.adapted = config.adapter == "local"
+        if self.adapted:
+            self.adapter3, self.adapter2, self.adapter1 = Adapter(256), Adapter(256), Adapter(128)
+
+    def take(self, state: dict[str, Tensor]) -> None:
+        """The tensors of a network, but for those of a head that tells how far off the flow may be."""
+        self.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("uncertainty.")})
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """The flow of pairs of images of one size, as `glunet.Matcher.flow` gives it.
@@ -68,6 +75,9 @@ class PlainTwin(nn.Module):
         source1, source2 = self.encoder(source)[2:4]
         target3, target4 = self.encoder(target_256, 4)[3:5]
         source3, source4 = self.encoder(source_256, 4)[3:5]
+        if self.adapted:
+            target3, target2, target1 = self.adapter3(target3), self.adapter2(target2), self.adapter1(target1)
+            source3, source2, source1 = self.adapter3(source3), self.adapter2(source2), self.adapter1(source1)
         height, width = target2.shape[-2:]
 
         # Level 4, 16 x 16: a map from the global correlation, then flow in pixels of 256.
@@ -151,6 +161,22 @@ class Pyramid(nn.Module):
             image = self.get_submodule(f"level_{level}")(image)
             levels.append(image)
         return levels
+
+
+class Adapter(nn.Module):
+    """Features and a correction of them: not in the paper, but in the package's weights."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleDict(
+            {
+                "first": nn.Conv2d(channels, channels // 2, 3, padding=1),
+                "second": nn.Conv2d(channels // 2, channels, 3, padding=1),
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block["second"](F.leaky_relu(self.block["first"](x), 0.1))
 
 
 def block(inputs: int, outputs: int, dilation: int = 1, slope: float | None = 0.1) -> nn.Sequential:

@@ -118,7 +118,10 @@ class UncertaintyHead(nn.Module):
         with torch.autocast(flow.device.type, enabled=False):
             assert x is not None
             said = self.predict(x.to(self.predict.weight.dtype)).float()
-        low, high = (torch.tensor(ends, device=flow.device).log() * 2 for ends in zip(SMALL, LARGE, strict=True))
+        low, high = (
+            torch.tensor(ends, dtype=torch.float32, device=flow.device).log() * 2
+            for ends in zip(SMALL, LARGE, strict=True)
+        )
         bounds = (low + (high - low) * torch.sigmoid(said[:, :2].movedim(1, -1))).movedim(-1, 1)
         return Mixture(bounds, said[:, 2:])
 
