@@ -237,3 +237,15 @@ def test_it_is_saved_and_loaded(tmp_path: Path):
     again = glunet.load(tmp_path / "own.safetensors", device="cpu")
     assert again.learned == TABLE
     assert again.settings.confidence == "learned"
+
+
+def test_the_verdict_goes_by_the_way_back_where_it_is_there():
+    """A cup and a person: the head alone was sure of a tenth, and of all that was said to match."""
+    made = matcher().match(*images())
+    lost = np.full((120, 150, 2), 60, np.float32)
+    sure = np.zeros((120, 150, 4), np.float32) + (-4.0, 1.0, 9.0, -9.0)
+    alone = dataclasses.replace(made, flow=np.zeros_like(lost), mixture=sure.astype(np.float32))
+    assert alone.verdict.same
+    seen_back = dataclasses.replace(alone, backward=lost)
+    assert not seen_back.verdict.same
+    np.testing.assert_array_equal(seen_back.confidence, alone.confidence)

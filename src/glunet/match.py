@@ -67,8 +67,8 @@ class Match:
         flow: (H_target, W_target, 2) float32, pixels: target (x, y) is source (x, y) + flow[y, x].
         source_size: (height, width) of the source.
         provenance: which weights and settings made it.
-        backward: (H_source, W_source, 2) float32, the flow from the source into the target; None where it was not asked
-            for.
+        backward: (H_source, W_source, 2) float32, the flow from the source into the target; None where it was neither
+            asked for nor needed by a search.
         calibration: what the weights know of their own errors, by the round trip; None for weights without.
         source_valid, target_valid: the masks that came with the images, H x W bool; None where all pixels count.
         pictures: source and target, H x W x 3 uint8, to be shown; None where they are not known.
@@ -161,11 +161,15 @@ class Match:
         if self.mixture is None and self.backward is None:
             value: Any = 1
         elif calibration is not None:
-            counted, miss = self._counted, self._miss() / self.tolerance
-            value = calibration.with_median(miss, pair_median(miss[counted], self.in_view[counted]))
+            value = self._right(calibration, self._miss())
         else:
             value = 1 / (1 + self._miss()) if self.mixture is None else self.probability()
         return np.where(known, value, 0).astype(np.float32)
+
+    def _right(self, calibration: Calibration, miss: np.ndarray) -> np.ndarray:
+        """The share of pixels that is right of those that miss, or are expected to, by so many pixels; H x W."""
+        counted, miss = self._counted, miss / self.tolerance
+        return calibration.with_median(miss, pair_median(miss[counted], self.in_view[counted]))
 
     def _miss(self) -> np.ndarray:
         """What `Calibration` goes by, H x W, pixels: the deviation that the mixture expects, or the round trip."""
@@ -203,11 +207,15 @@ class Match:
         """Whether the two images show the same thing at all: by the mean confidence over what both masks allow, or by
         many keypoints on one plane.
 
-        The network itself answers always.
+        The network itself answers always. Where the way back is there, the confidence that counts is the round trip's:
+        of pairs that show something else it is the better witness.
         """
-        counted = self._counted
-        score = float(self.confidence[counted].mean()) if counted.any() else 0.0
+        counted, confidence = self._counted, self.confidence
         calibration = self.calibration if self.mixture is None else self.learned
+        if self.backward is not None and self.calibration is not None and calibration is not None:
+            calibration = self.calibration
+            confidence = np.where(self.confidence > 0, self._right(calibration, self.round_trip), 0)
+        score = float(confidence[counted].mean()) if counted.any() else 0.0
         if self.confidence_kind != "calibrated" or calibration is None:
             return Verdict(None, score, None)
         points, threshold = self.found.points if self.found is not None else 0, calibration.threshold

@@ -381,13 +381,11 @@ class Matcher:
             with threads():
                 if wish.polish is True or looks_alike(flow, seen):
                     flow = refined(flow, seen, found is not None and found.one_plane)
-        # The way back is there where it was asked for, or says how far to trust the flow.
-        told = wish.confidence and not (self._own and mixture is not None)
         return Match(
             flow,
             source.size,
             self.provenance,
-            backward if wish.backward or told else None,
+            backward if wish.backward or wish.confidence else None,
             self.calibration,
             source.valid,
             target.valid,
