@@ -243,8 +243,8 @@ def test_the_verdict_goes_by_the_way_back_where_it_is_there():
     """A cup and a person: the head alone was sure of a tenth, and of all that was said to match."""
     made = matcher().match(*images())
     lost = np.full((120, 150, 2), 60, np.float32)
-    sure = np.zeros((120, 150, 4), np.float32) + (-4.0, 1.0, 9.0, -9.0)
-    alone = dataclasses.replace(made, flow=np.zeros_like(lost), mixture=sure.astype(np.float32))
+    sure = np.tile(np.array((-4, 1, 9, -9), np.float32), (120, 150, 1))
+    alone = dataclasses.replace(made, flow=np.zeros_like(lost), mixture=sure)
     assert alone.verdict.same
     seen_back = dataclasses.replace(alone, backward=lost)
     assert not seen_back.verdict.same
