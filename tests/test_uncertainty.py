@@ -226,6 +226,9 @@ def test_a_search_of_a_sure_pair_needs_no_way_back():
     assert np.abs(flow).max() < 0.01
     assert searcher.settled(search.OneWay(constant(0, 0), unsure)) is None
     assert searcher.settled(search.OneWay(constant(9, 0), sure)) is None, "keypoints say otherwise"
+    flat = np.full((*SIZE, 3), 128, np.float32)
+    without = search.Searcher(views(flat, flat), None, None, (None, None))  # type: ignore[arg-type]
+    assert without.settled(search.OneWay(constant(0, 0), sure)) is None, "no keypoint says the same"
     everything = search.Searcher(pair, None, None, (None, None), "full")  # type: ignore[arg-type]
     assert everything.settled(search.OneWay(constant(0, 0), sure)) is None
 

@@ -106,6 +106,19 @@ def robust_homography(
     return np.asarray(matrix, np.float64), mask.ravel().astype(bool)
 
 
+def robust_affinity(
+    target: np.ndarray, source: np.ndarray, threshold: float, iterations: int = 20_000
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `robust_homography`, an affine map (3 x 3, its last row 0, 0, 1); by RANSAC (Fischler and Bolles 1981)."""
+    cv2.setRNGSeed(0)
+    matrix, mask = cv2.estimateAffine2D(
+        target, source, ransacReprojThreshold=threshold, maxIters=iterations, confidence=0.9999
+    )
+    if matrix is None or not np.isfinite(matrix).all():
+        return None
+    return np.vstack((matrix, (0, 0, 1))), mask.ravel().astype(bool)
+
+
 def _solved(name: Name, target: np.ndarray, source: np.ndarray, threshold: float) -> tuple[Any, Any]:
     """The matrix and its mask of inliers, as OpenCV gives them; None where there is none."""
     if name == "homography":

@@ -1,8 +1,9 @@
 """Where a search may start from: homographies that could bring the source onto the target.
 
-They come from keypoints (SIFT, and SIFT of simulated views; or a user's own `PointSource`) or from a coarse grid of
-turns, zooms and tilts, of which the network's global level tells the likeliest (`glunet.inference.search`). All
-matrices lead from the target into the source, in pixels, as the flow does.
+They come from keypoints (SIFT, and SIFT of simulated views; or a user's own `PointSource`), from points that match by
+the encoder's features (`glunet.inference.features`), or from a coarse grid of turns, zooms and tilts. Of the last two
+the network's global level tells the likeliest (`glunet.inference.search`). All matrices lead from the target into the
+source, in pixels, as the flow does.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from glunet.geometry.estimation import robust_homography
+from glunet.geometry.estimation import robust_affinity, robust_homography
 from glunet.inference.likeness import Views, bytes_of
 
 # From the source and the target, H x W x 3 uint8, RGB, to points that match: N x 2 in the source, N x 2 in the target.
@@ -21,6 +22,7 @@ PointSource: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np
 RATIO = 0.85  # of the distances to the nearest and second nearest descriptor (Lowe 2004)
 MOST_MODELS = 3  # homographies of one set of matches, each of what the earlier left over
 FEWEST = 12  # inliers of a homography
+ROUGHLY = 0.03  # of the source's longer side, within which positions of the encoder's features agree
 CONTRAST = 0.02  # SIFT's threshold: half of the usual one, for dim and blurred images
 LONGEST, LONGEST_QUICK, LONGEST_SIMULATED = 1024, 400, 400  # px of the longer side that keypoints are looked for at
 MOST_POINTS, MOST_SIMULATED = 4000, 500  # keypoints of an image, and of each simulated view
@@ -68,12 +70,38 @@ def from_points(found: tuple[np.ndarray, np.ndarray], views: Views, origin: str)
     return homographies(source[known], target[known], views, origin)
 
 
-def homographies(source: np.ndarray, target: np.ndarray, views: Views, origin: str) -> list[Hypothesis]:
-    """Up to three plausible homographies by MAGSAC, the later ones of what the earlier left over."""
-    threshold = max(1.5, 0.004 * max(views.source.shape))
+def from_features(found: tuple[np.ndarray, np.ndarray], views: Views) -> list[Hypothesis]:
+    """Affine maps and homographies of points that match by features, N x 2 in the source, N x 2 in the target.
+
+    Most of the points are wrong and all are rough: six numbers are found among them where eight are not, and on steep
+    planes it is the other way round.
+    """
+    within = ROUGHLY * max(views.source.shape)
+    return [
+        guess._replace(target=np.empty((0, 2)), source=np.empty((0, 2)))  # too rough to measure a flow by
+        for model in (robust_affinity, robust_homography)
+        for guess in homographies(*found, views, "the encoder's features", within, model)
+    ]
+
+
+def homographies(
+    source: np.ndarray,
+    target: np.ndarray,
+    views: Views,
+    origin: str,
+    threshold: float | None = None,
+    robust: Callable[..., tuple[np.ndarray, np.ndarray] | None] = robust_homography,
+) -> list[Hypothesis]:
+    """Up to three plausible homographies by MAGSAC, the later ones of what the earlier left over.
+
+    Args:
+        threshold: largest error of an inlier, pixels of the source; None for what keypoints are exact to.
+        robust: estimates one; `robust_affinity` for affine maps.
+    """
+    threshold = max(1.5, 0.004 * max(views.source.shape)) if threshold is None else threshold
     found = []
     for _ in range(MOST_MODELS):
-        model = robust_homography(target, source, threshold) if len(target) >= FEWEST else None
+        model = robust(target, source, threshold) if len(target) >= FEWEST else None
         if model is None or model[1].sum() < FEWEST:
             break
         inliers = model[1]
@@ -102,9 +130,13 @@ def oriented(
 
 
 def matched(
-    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]
+    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], ratio: float | None = RATIO
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points (N x 2 each) whose descriptors are each other's nearest, and clearly nearer than the second."""
+    """Points (N x 2 each) whose descriptors are each other's nearest, and clearly nearer than the second.
+
+    Args:
+        ratio: that the distance may have to that of the second nearest; None for any.
+    """
     (points, words), (other_points, other_words) = ours, theirs
     if min(len(words), len(other_words)) < 2:
         return np.empty((0, 2)), np.empty((0, 2))
@@ -114,9 +146,11 @@ def matched(
     rows = np.arange(len(words))
     first = alike[rows, nearest]
     mutual = first >= alike.max(axis=0)[nearest]
+    if ratio is None:
+        return points[mutual], other_points[nearest[mutual]]
     alike[rows, nearest] = -1
     # Distances of unit vectors: |a - b|^2 = 2 - 2 a b.
-    clear = 1 - first < RATIO**2 * (1 - alike.max(axis=1))
+    clear = 1 - first < ratio**2 * (1 - alike.max(axis=1))
     return points[mutual & clear], other_points[nearest[mutual & clear]]
 
 
@@ -136,12 +170,16 @@ def _features(image: np.ndarray, longest: int, simulate: bool) -> tuple[np.ndarr
     return points, np.sqrt(words / np.maximum(words.sum(axis=1, keepdims=True), 1e-6))
 
 
-def coarse(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> list[Hypothesis]:
-    """The grid of turns, zooms and tilts about the images' middles; the images as they lie are the first."""
-    middles = [(np.array(size[::-1]) - 1) / 2 for size in (target_size, source_size)]
-    scale = (np.prod(source_size) / np.prod(target_size)) ** 0.5
+def as_they_lie(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> Hypothesis:
+    """The images as they are, whole onto whole."""
     plain = np.diag((source_size[1] / target_size[1], source_size[0] / target_size[0]))
-    grid = [("as it lies", plain)]
+    return Hypothesis(_about_middles(plain, target_size, source_size), "as they lie")
+
+
+def coarse(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> list[Hypothesis]:
+    """The grid of turns, zooms and tilts about the images' middles."""
+    scale = (np.prod(source_size) / np.prod(target_size)) ** 0.5
+    grid = []
     for turn in range(0, 360, 45):
         for zoom in (1.0, 0.5, 2.0) if turn % 90 == 0 else (1.0,):
             if turn or zoom != 1:
@@ -149,12 +187,15 @@ def coarse(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> list[H
     for axis in range(0, 180, 45):
         tilt = _turned(axis) @ np.diag((0.5, 1.0)) @ _turned(-axis)
         grid.append((f"tilted by 60 degrees about {(axis + 90) % 180}", 1.2 * scale * tilt))
-    found = []
-    for words, linear in grid:
-        matrix = np.eye(3)
-        matrix[:2, :2], matrix[:2, 2] = linear, middles[1] - linear @ middles[0]
-        found.append(Hypothesis(matrix, words))
-    return found
+    return [Hypothesis(_about_middles(linear, target_size, source_size), words) for words, linear in grid]
+
+
+def _about_middles(linear: np.ndarray, target_size: tuple[int, ...], source_size: tuple[int, ...]) -> np.ndarray:
+    """The affine map, 3 x 3, with this linear part that brings the target's middle onto the source's."""
+    middles = [(np.array(size[::-1]) - 1) / 2 for size in (target_size, source_size)]
+    matrix = np.eye(3)
+    matrix[:2, :2], matrix[:2, 2] = linear, middles[1] - linear @ middles[0]
+    return matrix
 
 
 def _turned(degrees: float) -> np.ndarray:

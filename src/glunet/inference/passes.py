@@ -13,10 +13,11 @@ from glunet.geometry.estimation import apply_homography
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import round_trip
 from glunet.inference.encoded import Encoded, Size, together
+from glunet.inference.features import feature_points
 from glunet.inference.hypotheses import Hypothesis, PointSource
 from glunet.inference.likeness import Views, grid, views
 from glunet.inference.polish import Polish
-from glunet.inference.search import Search, Searcher, TwoWay
+from glunet.inference.search import Coarse, Search, Searcher, TwoWay
 from glunet.inference.stages import Answer, Stages, homography_stage, multi_scale
 from glunet.network.glunet import LNET_SIZE, GLUNet, GLUNetConfig
 
@@ -71,10 +72,12 @@ def searcher(
         assert way.backward is not None
         return TwoWay(way.flow, way.backward)
 
-    scores = (
-        partial(global_scores, computation, source, target) if isinstance(computation.config, GLUNetConfig) else None
-    )
-    return Searcher(seen, again, scores, (source.picture, target.picture), how, points)
+    coarse = None
+    if isinstance(computation.config, GLUNetConfig):
+        coarse = Coarse(
+            partial(global_scores, computation, source, target), partial(feature_points, computation, source, target)
+        )
+    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points)
 
 
 def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:

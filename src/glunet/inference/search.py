@@ -7,8 +7,8 @@ hypothesis, a homography (`glunet.inference.hypotheses`):
 - *pass*: the network matches again with the source warped by it (stage "H" of Truong et al.'s PDC-Net), and part by
   part what returns to its place from there and back is taken, if the pair as a whole agrees with itself clearly better.
 
-Keypoints always come first, since they cost little. Simulated views, passes and the coarse grid follow only while the
-match agrees badly with itself.
+Keypoints always come first, since they cost little. Simulated views, passes, the encoder's features and the coarse grid
+follow only while the match agrees badly with itself.
 """
 
 import logging
@@ -120,8 +120,18 @@ class OneWay(NamedTuple):
 
 # Matches again with the source warped by a target -> source homography: from the target's grid to itself.
 Pass = Callable[[np.ndarray], TwoWay]
-# Scores hypotheses by the network's global level, 0..1 each.
-Scores = Callable[[Sequence[Hypothesis]], list[float]]
+
+
+class Coarse(NamedTuple):
+    """What a network with a global level says of a pair besides its passes.
+
+    Attributes:
+        scores: of hypotheses, by the global level, 0..1 each.
+        points: that match by the encoder's features, N x 2 in the source and N x 2 in the target, pixels.
+    """
+
+    scores: Callable[[Sequence[Hypothesis]], list[float]]
+    points: Callable[[], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
@@ -131,7 +141,7 @@ class Searcher:
     Attributes:
         views: the two images.
         again: a pass of the network through a homography.
-        scores: of hypotheses, by the global level; None for a network without one.
+        coarse: the global level's say; None for a network without one.
         pictures: source and target, H x W x 3 uint8, for `sources`.
         how: "auto", or "full" for every hypothesis.
         sources: a user's own sources of matching points.
@@ -139,7 +149,7 @@ class Searcher:
 
     views: Views
     again: Pass
-    scores: Scores | None
+    coarse: Coarse | None
     pictures: tuple[np.ndarray, np.ndarray]
     how: Search = "auto"
     sources: Sequence[PointSource] = ()
@@ -151,6 +161,8 @@ class Searcher:
     def settled(self, first: OneWay) -> tuple[np.ndarray, Found] | None:
         """The flow and what is said of it without a way back, where the network is sure and keypoints say the same.
 
+        The network alone is sure of a drawing and a photograph, too, whose parts it has mistaken for each other.
+
         None for all other pairs, which need the way back.
         """
         seen = self.views.in_view(first.flow)
@@ -158,7 +170,7 @@ class Searcher:
         if self.how == "full" or share < SURE_OF:
             return None
         self.guesses = self._from_points(hypotheses.LONGEST_QUICK)
-        if any(misses(first.flow, guess) > HITS for guess in self.guesses):
+        if not self.guesses or any(misses(first.flow, guess) > HITS for guess in self.guesses):
             return None
         return self._result(first, share, share)
 
@@ -176,9 +188,13 @@ class Searcher:
         if self._goes_on(AGREES):
             for guess in sorted(self.guesses, key=lambda guess: -guess.inliers)[: None if self.how == "full" else 1]:
                 self._pass(guess)
-            self._pass_through_itself()
-        if self.scores is not None and self._goes_on(LOST):
-            self._coarse(self.scores)
+        by_features = False
+        if self.coarse is not None and self._goes_on(LOST):
+            by_features = self._scored(hypotheses.from_features(self.coarse.points(), self.views))
+        self._pass_through_itself()
+        if self.coarse is not None and self._goes_on(LOST) and (self.how == "full" or not by_features):
+            if self._scored(hypotheses.coarse(self.views.target.shape, self.views.source.shape)):
+                self._pass_through_itself()
         flow, found = self._result(self.best, before, self.agreement)
         return TwoWay(flow, self.best.backward), found
 
@@ -256,20 +272,26 @@ class Searcher:
             elif agreed >= CERTAIN or agreement(offered, self.views) < agreed + RISE:
                 return
 
-    def _coarse(self, scores: Scores) -> None:
-        """Matches through the coarse hypothesis that scores best, and at once through the homography of what comes."""
-        guesses = hypotheses.coarse(self.views.target.shape, self.views.source.shape)
-        scored = scores(guesses)
-        others = np.argsort(scored[1:])[::-1] + 1
-        for place in others if self.how == "full" else others[:1]:
-            if self.how != "full" and scored[place] < max(LEAST_SCORE, AS_GOOD * scored[0]):
+    def _scored(self, guesses: Sequence[Hypothesis]) -> bool:
+        """Matches through the hypothesis that scores best, and at once through the homography of what comes.
+
+        Returns:
+            Whether that was accepted.
+        """
+        assert self.coarse is not None
+        as_they_lie = hypotheses.as_they_lie(self.views.target.shape, self.views.source.shape)
+        least, *scored = self.coarse.scores([as_they_lie, *guesses])
+        best_first = np.argsort(scored)[::-1]
+        accepted = False
+        for place in best_first if self.how == "full" else best_first[:1]:
+            if self.how != "full" and scored[place] < max(LEAST_SCORE, AS_GOOD * least):
                 continue
             offered = self._passed(self.best, guesses[place].matrix)
             matrix = own_homography(offered, self.views)
             if matrix is not None:
                 offered = self._passed(offered, matrix)
-            if self._accept(offered, guesses[place].origin):
-                self._pass_through_itself()
+            accepted |= self._accept(offered, guesses[place].origin)
+        return accepted
 
 
 def misses(flow: np.ndarray, guess: Hypothesis) -> float:
