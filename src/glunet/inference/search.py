@@ -188,13 +188,13 @@ class Searcher:
         if self._goes_on(AGREES):
             for guess in sorted(self.guesses, key=lambda guess: -guess.inliers)[: None if self.how == "full" else 1]:
                 self._pass(guess)
-        by_features = False
+        located = False
         if self.coarse is not None and self._goes_on(LOST):
-            by_features = self._scored(hypotheses.from_features(self.coarse.points(), self.views))
-        self._pass_through_itself()
-        if self.coarse is not None and self._goes_on(LOST) and (self.how == "full" or not by_features):
-            if self._scored(hypotheses.coarse(self.views.target.shape, self.views.source.shape)):
-                self._pass_through_itself()
+            located = self._scored(hypotheses.from_features(self.coarse.points(), self.views))
+        if not located or self.how == "full":
+            self._pass_through_itself()
+            if self.coarse is not None and self._goes_on(LOST):
+                self._scored(hypotheses.coarse(self.views.target.shape, self.views.source.shape))
         flow, found = self._result(self.best, before, self.agreement)
         return TwoWay(flow, self.best.backward), found
 
@@ -290,7 +290,9 @@ class Searcher:
             matrix = own_homography(offered, self.views)
             if matrix is not None:
                 offered = self._passed(offered, matrix)
-            accepted |= self._accept(offered, guesses[place].origin)
+            if self._accept(offered, guesses[place].origin):
+                self._pass_through_itself()
+                accepted = True
         return accepted
 
 
