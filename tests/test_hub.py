@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import glunet
-from glunet import hub
 from glunet.errors import GlunetError
 from glunet.interop import from_pretrained, save_pretrained
+from glunet.loading import from_hub
 from untrained import matcher
 
 
@@ -33,9 +33,9 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_what_is_cached_is_loaded(cached: Path):
-    found = hub.fetch("hf://somebody/photos")
+    found = from_hub("hf://somebody/photos")
     assert found.is_relative_to(cached)
-    assert hub.fetch("hf://somebody/photos@main/model.safetensors") == found
+    assert from_hub("hf://somebody/photos@main/model.safetensors") == found
     for made in (glunet.load("hf://somebody/photos", device="cpu"), from_pretrained("somebody/photos", device="cpu")):
         assert made.provenance.weights == "untrained"
         flow = made.match(*images(), confidence=False).flow
@@ -54,13 +54,13 @@ def test_what_is_not_there_is_one_sentence(cached: Path):
 )
 def test_addresses_that_are_none(address: str, told: str):
     with pytest.raises(GlunetError, match=told):
-        hub.fetch(address)
+        from_hub(address)
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(GlunetError, match=r"glunet\[hub\]"):
-        hub.fetch("hf://a/b")
+        from_hub("hf://a/b")
 
 
 def test_a_folder_keeps_settings_and_calibration(tmp_path: Path):

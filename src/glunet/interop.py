@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from glunet.errors import GlunetError
-from glunet.hub import FILE, PREFIX
-from glunet.loading import load, network_state, save_weights
+from glunet.loading import HUB, HUB_FILE, load, network_state, save_weights
 from glunet.match import Match
 from glunet.matcher import Matcher
 
@@ -152,7 +151,7 @@ def save_pretrained(matcher: Matcher, folder: str | Path) -> Path:
     Raises:
         GlunetError: if it cannot be written.
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / HUB_FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -177,4 +176,4 @@ def from_pretrained(name: str | Path, **settings: Any) -> Matcher:
         GlunetError: as `glunet.load`.
     """
     path = Path(name)
-    return load(path / FILE if path.is_dir() else f"{PREFIX}{name}", **settings)
+    return load(path / HUB_FILE if path.is_dir() else f"{HUB}{name}", **settings)

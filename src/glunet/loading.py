@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from dataclasses import asdict
 from functools import partial
@@ -16,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from glunet import __version__, hub
-from glunet.errors import GlunetError
+from glunet import __version__
+from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
 from glunet.inference.confidence import Calibration
 from glunet.inference.frames import FRAMINGS
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 DEFAULT = "glunet"
 ENCODER = "vgg16"
 FORMAT = "glunet 1"
+HUB, HUB_FILE = "hf://", "model.safetensors"  # how an address of the Hugging Face Hub begins, and the usual file there
+_ADDRESS = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 
 
 def folder() -> Path:
@@ -63,7 +66,7 @@ def load(
     Args:
         name: the name of weights in the package (`weights()` lists them), a file of ours (.safetensors), an official
             checkpoint (.pth), told apart by their content, or a file of ours on the Hugging Face Hub ("hf://OWNER/NAME",
-            `glunet.hub`; the one case in which something is downloaded).
+            `from_hub`; the one case in which something is downloaded).
         device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
         points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
             target (H x W x 3 uint8, RGB) to N x 2 points of the source and N x 2 of the target, in pixels.
@@ -215,8 +218,8 @@ def find(name: str | Path) -> Path:
     Raises:
         GlunetError: if there is none.
     """
-    if str(name).startswith(hub.PREFIX):
-        return hub.fetch(str(name))
+    if str(name).startswith(HUB):
+        return from_hub(str(name))
     path = Path(name)
     if path.is_file():
         return path
@@ -325,3 +328,29 @@ def pick_device(device: str | torch.device | None) -> torch.device:
             f"Device '{device}' cannot be used here; expected cpu, or cuda or mps where there is one."
         ) from error
     return chosen
+
+
+def from_hub(address: str) -> Path:
+    """A weights file from the Hugging Face Hub, by its own library: safetensors only, so that nothing is unpickled.
+
+    What was fetched before comes from the hub's cache, and with HF_HUB_OFFLINE nothing else does.
+
+    Args:
+        address: hf://OWNER/NAME, with @REVISION and /FILE where they are not the newest and model.safetensors.
+
+    Raises:
+        GlunetError: another address, a file of another kind, or one that cannot be had.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise GlunetError(f"Weights '{address}': expected hf://OWNER/NAME, or hf://OWNER/NAME@REVISION/FILE.")
+    file = found["file"] or HUB_FILE
+    if not file.endswith(".safetensors"):
+        raise GlunetError(f"Weights '{address}': only .safetensors files are taken from the hub; convert it first.")
+    with needed("Weights from the hub need huggingface_hub", "hub"):
+        from huggingface_hub import hf_hub_download
+    try:
+        return Path(hf_hub_download(found["repo"], file, revision=found["revision"]))
+    except Exception as error:
+        reason = " ".join(str(error).split()).split(". ")[0] or type(error).__name__
+        raise GlunetError(f"Weights '{address}' cannot be had from the hub: {reason}.") from error

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from glunet.flow.geometry import resize_area
+from glunet.flow.geometry import resize_area, resize_bilinear
 from glunet.inference.computation import Computation
 from glunet.inference.encoded import Encoded
 from glunet.inference.frames import normalise
@@ -39,7 +38,7 @@ def _described(computation: Computation, image: Encoded) -> tuple[np.ndarray, np
     with full_precision(computation.device, computation.settings.speed):
         levels = network.encoder(normalise(resize_area(image.pixels, size)), levels=(3, 4))
     rows, columns = levels[3].shape[-2:]
-    deep = F.interpolate(levels[4].float(), (rows, columns), mode="bilinear", align_corners=False)
+    deep = resize_bilinear(levels[4].float(), (rows, columns))
     words = l2_normalise(torch.cat((l2_normalise(levels[3].float()), l2_normalise(deep)), dim=1))[0].flatten(1).T
     y, x = np.divmod(np.arange(rows * columns), columns)
     points = (np.stack((x, y), axis=-1) + 0.5) * (width / columns, height / rows) - 0.5
