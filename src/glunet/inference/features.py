@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from glunet.flow.geometry import resize_area, resize_bilinear
 from glunet.inference.computation import Computation
@@ -13,15 +14,17 @@ from glunet.inference.hypotheses import matched
 from glunet.inference.speed import full_precision
 from glunet.network.correlation import l2_normalise
 
-LONGEST = 640  # px of the longer side that images are brought down to
+LONGEST = 576  # px of the longer side that images are brought down to
 _CELL = 16  # px of the deepest level's positions
 
 
 def feature_points(computation: Computation, source: Encoded, target: Encoded) -> tuple[np.ndarray, np.ndarray]:
     """Positions of level 3 whose descriptors are each other's nearest: N x 2 in the source and the target, pixels.
 
-    A descriptor is the features of levels 3 and 4, each of unit length: the deeper ones tell what is at a place, the
-    others where. With level 4 twice as many of the matches are right on WxBS's pairs as with level 3 alone.
+    A descriptor is the features of levels 3 and 4, each without its mean over the image and of unit length: the deeper
+    ones tell what is at a place, the others where, and what all places of an image have in common tells neither. The
+    best of the hypotheses that come of the points is within 8 % of the side for 61 % of the known points of the
+    development set's WxBS and EVD pairs; with the mean left in for 54 %, of level 4 alone for 44 %.
     """
     (theirs, ours) = (_described(computation, image) for image in (source, target))
     there, here = matched(theirs, ours, ratio=None)
@@ -39,7 +42,7 @@ def _described(computation: Computation, image: Encoded) -> tuple[np.ndarray, np
         levels = network.encoder(normalise(resize_area(image.pixels, size)), levels=(3, 4))
     rows, columns = levels[3].shape[-2:]
     deep = resize_bilinear(levels[4].float(), (rows, columns))
-    words = l2_normalise(torch.cat((l2_normalise(levels[3].float()), l2_normalise(deep)), dim=1))[0].flatten(1).T
+    words = l2_normalise(torch.cat((_centred(levels[3].float()), _centred(deep)), dim=1))[0].flatten(1).T
     y, x = np.divmod(np.arange(rows * columns), columns)
     points = (np.stack((x, y), axis=-1) + 0.5) * (width / columns, height / rows) - 0.5
     if image.valid is not None:
@@ -47,3 +50,7 @@ def _described(computation: Computation, image: Encoded) -> tuple[np.ndarray, np
         kept = image.valid[at[:, 1].clip(0, height - 1), at[:, 0].clip(0, width - 1)]
         return points[kept], words.cpu().numpy()[kept]
     return points, words.cpu().numpy()
+
+
+def _centred(features: Tensor) -> Tensor:
+    return l2_normalise(features - features.mean(dim=(2, 3), keepdim=True))
