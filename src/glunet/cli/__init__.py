@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from glunet import __version__
-from glunet.cli import batch, bench, colmap, convert, export, info, match, pairs, train, video, view
+from glunet.cli import batch, bench, colmap, convert, export, geo, info, match, pairs, train, video, view
 from glunet.cli import eval as eval_command
 from glunet.errors import GlunetError
 
@@ -38,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "colmap": colmap.colmap,
     "pairs": pairs.pairs,
     "batch": batch.batch,
+    "geo": geo.geo,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
