@@ -14,7 +14,7 @@ PYTHON ?=
 TORCH ?=
 TORCH_INDEX ?=
 VENV ?= .venv
-# Words for pytest, e.g. make test TESTS="tests/test_images.py -x"
+# Words for pytest, e.g. make test TESTS="tests/images -x"
 TESTS ?=
 
 PY := $(VENV)/bin/python
@@ -52,7 +52,7 @@ test: $(VENV)/.dev
 
 # A thousand random images through every reader, of which the suite draws a few, and the longest exports.
 fuzz: $(VENV)/.dev
-	$(PY) -m pytest -m fuzz tests/test_faults.py tests/test_export.py
+	$(PY) -m pytest -m fuzz tests/test_faults.py tests/inference/test_export.py
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

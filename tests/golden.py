@@ -5,13 +5,14 @@ The figures are samples of ../shared/golden (see there for what made them), ever
 
 import csv
 import zlib
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-DATA = Path(__file__).parent / "data"
+from places import TESTS
+
+DATA = TESTS / "data"
 GAIN = (
     ("pyramid", 1.4),
     ("decoder4.final", 8.0),

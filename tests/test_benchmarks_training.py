@@ -1,18 +1,13 @@
 """The benchmark of training: its parts make a whole, and its operations are those of the convolutions."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import training
 
 from glunet.training.recipes import FULL, Settings
 from narrow import Noise, narrow_encoder
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks import training
 
 
 def test_a_stage_is_measured_in_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 
 pytest.importorskip("skimage")
 pytest.importorskip("matplotlib")
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import browser, gallery, gallery_pairs, gallery_pictures
 

@@ -4,12 +4,13 @@ import copy
 import json
 import math
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmarks.local_vs_global import __main__ as command
+from benchmarks.local_vs_global import costs, measuring, page, shipped, training
 from PIL import Image
 
 import glunet
@@ -17,11 +18,6 @@ from glunet.network.correlation import global_correlation
 from glunet.training.photographs import Photographs
 from glunet.training.scenes import SceneParameters
 from narrow import Noise, narrow_encoder
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.local_vs_global import __main__ as command
-from benchmarks.local_vs_global import costs, measuring, page, shipped, training
 
 CPU = torch.device("cpu")
 PLAN = training.Plan(

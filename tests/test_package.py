@@ -18,10 +18,9 @@ import pytest
 from PIL import Image
 
 import glunet
+from places import ROOT, SHARED
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "glunet"
-SHARED = ROOT.parent / "shared"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".ppm", ".pgm", ".bmp", ".gif", ".tif", ".tiff"}
 

@@ -19,17 +19,17 @@ from glunet.training.pool import Pool, encoder_alone
 from glunet.training.ranks import Alone, join
 from glunet.training.validation import fixed_pairs, validate
 from narrow import Noise, narrow_encoder
+from places import TESTS
 from two_ranks import SETTINGS, STAGES
 
 
 def together(out: Path, *arguments: str) -> tuple[list[dict[str, Any]], str]:
     """What both ranks told, and all that they printed."""
     pytest.importorskip("lightning_fabric")
-    here = Path(__file__).parent
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here), *sys.path])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     done = subprocess.run(
-        [*command, str(here / "two_ranks.py"), str(out), *arguments],
+        [*command, str(TESTS / "two_ranks.py"), str(out), *arguments],
         env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

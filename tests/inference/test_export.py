@@ -18,12 +18,13 @@ from glunet import GlunetError
 from glunet.inference import export
 from glunet.inference.export import area_matrix
 from glunet.network.family import build, configure
+from places import ROOT
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_match.py"
+EXAMPLE = ROOT / "examples" / "onnx_match.py"
 MADE_BY = {"weights": "untrained", "sha256": "ab" * 32}
 
 

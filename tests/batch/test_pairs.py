@@ -15,8 +15,9 @@ from glunet import load
 from glunet.batch import candidates, lists
 from glunet.colmap import pairs as colmap_pairs
 from glunet.errors import GlunetError
+from places import SHARED
 
-HPATCHES = Path(__file__).parents[2] / "shared/devset/hpatches-sequences-release"
+HPATCHES = SHARED / "devset/hpatches-sequences-release"
 
 names = st.text("ab c/.é", min_size=1).filter(lambda name: name == name.strip())
 pairs = st.lists(st.tuples(names, names).filter(lambda pair: pair[0] != pair[1]), min_size=1, unique_by=frozenset)

@@ -14,8 +14,9 @@ from glunet.evaluation.results import Results
 from glunet.evaluation.run import evaluate
 from glunet.evaluation.run_all import find
 from glunet.flow.geometry import in_view, sample, warp
+from places import SHARED
 
-DEVSET = Path(__file__).parents[2] / "shared" / "devset"
+DEVSET = SHARED / "devset"
 pytestmark = pytest.mark.skipif(not DEVSET.exists(), reason="needs ../shared/devset")
 
 DENSE = ("hpatches-240", "hpatches", "hpatches-homography", "motorcycle", "middlebury", "kitti2012", "flyingchairs")

@@ -1,7 +1,5 @@
 """Real sets beside a training run: which they are, what they say, and how much of the time they may take."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ from glunet.errors import GlunetError
 from glunet.training import real
 from glunet.training.real import RealSet, RealSets, open_real
 from made_up import dataset, pair
+from places import SHARED
 from untrained import matcher
 
 
@@ -33,7 +32,7 @@ def test_they_take_a_twentieth_of_the_time(monkeypatch):
 
 
 def test_all_sets_below_a_folder_and_some_pairs_of_each():
-    devset = Path(__file__).parents[2] / "shared" / "devset"
+    devset = SHARED / "devset"
     if not devset.is_dir():
         pytest.skip("no development set here")
     sets = open_real(f"all:3={devset}")

@@ -1,8 +1,6 @@
 """Confidence: round trips, occlusion, what a calibration says, its fit, and how it travels with weights."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,7 +103,6 @@ def test_tolerance():
 
 def test_the_fit_finds_the_truth():
     """Pixels right with a known chance: the fitted table says that chance, on other pixels too."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     calibrate = pytest.importorskip("benchmarks.calibrate")
 
     def pairs(count: int) -> list:
@@ -128,7 +125,6 @@ def test_the_fit_finds_the_truth():
 
 
 def test_calibration_travels_with_weights(tmp_path, monkeypatch):
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     calibrate = pytest.importorskip("benchmarks.calibrate")
     path = tmp_path / "w.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata={"glunet": json.dumps({"name": "w"})})

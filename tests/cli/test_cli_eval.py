@@ -10,6 +10,7 @@ import pytest
 import layouts
 from glunet import cli, loading
 from glunet.evaluation import BENCHMARKS
+from places import ROOT
 from untrained import matcher
 
 
@@ -145,7 +146,7 @@ def test_a_set_that_is_there_but_broken_is_told_at_the_end(run, sets):
 
 def test_the_worked_example_of_one_s_own_pairs(run, tmp_path):
     pytest.importorskip("skimage")
-    path = Path(__file__).parents[1] / "docs" / "examples" / "pairs" / "make.py"
+    path = ROOT / "docs" / "examples" / "pairs" / "make.py"
     spec = importlib.util.spec_from_file_location("make", path)
     assert spec is not None
     assert spec.loader is not None

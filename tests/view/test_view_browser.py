@@ -2,19 +2,14 @@
 
 import io
 import re
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from benchmarks import browser as browsers
+from PIL import Image
 
 from viewed import SIZE, calibration, match, photograph
 
@@ -287,8 +282,9 @@ def test_the_page_cannot_reach_the_network(browser, address):
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     pytest.importorskip("uvicorn")
-    from glunet.view.server import listen, make_server
     from test_view_server import Still
+
+    from glunet.view.server import listen, make_server
 
     with listen(0) as door:
         port = door.getsockname()[1]
