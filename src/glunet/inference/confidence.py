@@ -17,6 +17,8 @@ from glunet.flow import geometry
 # Of 450 pairs of different photographs one had a homography of 12 keypoints or more, of 37 (docs/matches.md).
 SURE_POINTS = 50
 
+ORDERED = 5e-4  # by how much a calibrated confidence falls over its table at least
+
 Kind = Literal["calibrated", "consistency", "in view", "predicted"]
 Confidence = Literal["auto", "learned", "roundtrip"]
 CONFIDENCES = get_args(Confidence)
@@ -97,6 +99,8 @@ class Calibration:
         low = min(int(row), len(table) - 2) if len(table) > 1 else 0
         part = row - low
         shares = table[low] * (1 - part) + table[min(low + 1, len(table) - 1)] * part
+        # Where the fit tells two knots not apart, the shorter round trip is the surer one all the same.
+        shares = np.maximum(shares - np.linspace(0, ORDERED, len(shares)), 0)
         return np.interp(_log(trip), _log(np.array(self.pixel)), shares).astype(np.float32)
 
 
