@@ -59,14 +59,23 @@ def test_round_trips_and_occlusion():
 
 
 def test_calibration_is_what_its_table_says_and_falls():
-    assert TABLE.with_median(np.array([0.0, 1.0, 5.0, 99.0]), 0.01).tolist() == pytest.approx([1, 0.6, 0.1, 0.1])
-    assert TABLE.with_median(np.array([0.0, 1.0]), 70).tolist() == pytest.approx([0.5, 0.2])
+    assert TABLE.with_median(np.array([0.0, 1.0, 5.0, 99.0]), 0.01).tolist() == pytest.approx(
+        [1, 0.6, 0.1, 0.1], abs=1e-3
+    )
+    assert TABLE.with_median(np.array([0.0, 1.0]), 70).tolist() == pytest.approx([0.5, 0.2], abs=1e-3)
     trips = np.sort(RANDOM.random(50) * 6)
     for median in (0.05, 0.3, 0.9, 2):
         assert (np.diff(TABLE.with_median(trips, median)) <= 1e-6).all()
     between = TABLE.with_median(trips, 0.3)
     assert (between <= TABLE.with_median(trips, 0.1)).all()
     assert (between >= TABLE.with_median(trips, 1.0)).all()
+
+
+def test_a_calibration_that_is_level_orders_all_the_same():
+    level = Calibration((0.1, 1.0), (0.0, 1.0, 5.0), ((0.9, 0.9, 0.0), (0.9, 0.9, 0.0)), 0.3, {})
+    sure = level.with_median(np.linspace(0, 1, 50), 0.1)
+    assert (np.diff(sure) < 0).all()
+    assert np.abs(sure - 0.9).max() < 1e-3
 
 
 def test_a_match_uses_its_calibration():
