@@ -13,6 +13,8 @@ from PIL import Image
 from places import TESTS
 
 DATA = TESTS / "data"
+# Pixels. A CPU without AVX-512 adds up in another order: up to 3.7e-3 px apart at flows of hundreds of pixels.
+TOLERANCE = 2e-3 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 5e-3
 GAIN = (
     ("pyramid", 1.4),
     ("decoder4.final", 8.0),

@@ -57,7 +57,7 @@ def test_golden(checkpoints: dict[str, Path], name: str, manifest: str, height: 
         if base not in seen:
             continue
         got = seen[base].numpy()[..., :: int(stride), :: int(stride)]
-        tolerance = 2e-3 if base == "flow" else 5e-3
+        tolerance = golden.TOLERANCE if base == "flow" else 5e-3
         np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance, err_msg=key)
         checked += 1
     assert checked == 5 + len(flows.extra)
