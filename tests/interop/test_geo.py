@@ -170,6 +170,10 @@ def test_what_cannot_be_compared_says_why_and_leaves_nothing(rasterio, write, ma
             geo.displacement(other, good, tmp_path / "moved.tif", matcher)
     with pytest.raises(GlunetError, match="give at least 32"):
         geo.displacement(good, good, tmp_path / "moved.tif", matcher, block=8)
+    kept = good.read_bytes()
+    with pytest.raises(GlunetError, match="is one of the two rasters"):
+        geo.displacement(others["one into the other's system"], good, good, matcher)
+    assert good.read_bytes() == kept
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,13 +45,12 @@ def batch(
     if ray is None and workers > 1:
         raise GlunetError(f"--workers {workers} needs --ray: give --ray local for processes on this machine.")
     named = lists.read(pairs)
-    settings: dict[str, Any] = {"search": search, "polish": polish, "speed": speed}
     job = Job(
         images if "://" in images else os.path.abspath(images),
         Path(os.path.abspath(out)),
         weights,
         device,
-        {name: value for name, value in settings.items() if value is not None},
+        options.asked(search=search, polish=polish, speed=speed),
         size,
         points,
         least,

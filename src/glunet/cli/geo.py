@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,8 +40,7 @@ def geo(
         chosen = [int(band) for band in bands.split(",")] if bands else None
     except ValueError as error:
         raise GlunetError(f"--bands {bands}: give one number or three, such as 4,3,2.") from error
-    settings: dict[str, Any] = {"search": search, "polish": polish, "speed": speed}
-    matcher = load(weights, device, **{name: value for name, value in settings.items() if value is not None})
+    matcher = load(weights, device, **options.asked(search=search, polish=polish, speed=speed))
     with progress() as bar:
         task = bar.add_task("matching", total=None)
         moved = displacement(

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -50,3 +50,8 @@ SpeedOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def asked(**settings: Any) -> dict[str, Any]:
+    """The settings that were given; the others are as the weights say."""
+    return {name: value for name, value in settings.items() if value is not None}

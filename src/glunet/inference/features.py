@@ -22,13 +22,10 @@ def feature_points(computation: Computation, source: Encoded, target: Encoded) -
     """Positions of level 3 whose descriptors are each other's nearest: N x 2 in the source and the target, pixels.
 
     A descriptor is the features of levels 3 and 4, each without its mean over the image and of unit length: the deeper
-    ones tell what is at a place, the others where, and what all places of an image have in common tells neither. The
-    best of the hypotheses that come of the points is within 8 % of the side for 61 % of the known points of the
-    development set's WxBS and EVD pairs; with the mean left in for 54 %, of level 4 alone for 44 %.
+    ones tell what is at a place, the others where, and what all places of an image have in common tells neither
+    (figures: docs/weights.md, 2026-11-28).
     """
-    (theirs, ours) = (_described(computation, image) for image in (source, target))
-    there, here = matched(theirs, ours, ratio=None)
-    return there, here
+    return matched(_described(computation, source), _described(computation, target), ratio=None)
 
 
 @torch.inference_mode()

@@ -161,7 +161,7 @@ class Searcher:
     def settled(self, first: OneWay) -> tuple[np.ndarray, Found] | None:
         """The flow and what is said of it without a way back, where the network is sure and keypoints say the same.
 
-        The network alone is sure of a drawing and a photograph, too, whose parts it has mistaken for each other.
+        The network alone is sure of a thermal picture and a photograph, too, whose parts it has mistaken.
 
         None for all other pairs, which need the way back.
         """
@@ -280,11 +280,11 @@ class Searcher:
         """
         assert self.coarse is not None
         as_they_lie = hypotheses.as_they_lie(self.views.target.shape, self.views.source.shape)
-        least, *scored = self.coarse.scores([as_they_lie, *guesses])
+        plain, *scored = self.coarse.scores([as_they_lie, *guesses])
         best_first = np.argsort(scored)[::-1]
         accepted = False
         for place in best_first if self.how == "full" else best_first[:1]:
-            if self.how != "full" and scored[place] < max(LEAST_SCORE, AS_GOOD * least):
+            if self.how != "full" and scored[place] < max(LEAST_SCORE, AS_GOOD * plain):
                 continue
             offered = self._passed(self.best, guesses[place].matrix)
             matrix = own_homography(offered, self.views)

@@ -79,6 +79,8 @@ def displacement(
         from rasterio.vrt import WarpedVRT
     if block < SMALLEST or margin < 0:
         raise GlunetError(f"Blocks of {block} px with a margin of {margin}: give at least {SMALLEST} and 0.")
+    if out.resolve() in (source.resolve(), target.resolve()):
+        raise GlunetError(f"'{out}' is one of the two rasters: write the result to another file.")
     with ExitStack() as opened, catch_warnings():
         simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # `_metres` says it
         earlier, later = (opened.enter_context(_open(path)) for path in (source, target))
