@@ -31,7 +31,7 @@ endif
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test fuzz lint wheel clean
+.PHONY: help demo test fuzz lint docs wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make fuzz    what takes too long for every day: a thousand random images, the longest exports"
 	@echo "make lint    ruff, mypy and import-linter"
+	@echo "make docs    the pages and every docstring as a site, in site/"
 	@echo "make wheel   build the package into dist/"
 	@echo "make clean   remove all that make has made"
 	@echo "TORCH=VERSION|WHEEL or TORCH_INDEX=ADDRESS takes another torch than the default, which brings 5 GB of CUDA on Linux."
@@ -60,6 +61,11 @@ lint: $(VENV)/.dev
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
+# Warnings are errors: a link that leads nowhere, a docstring that does not parse.
+docs: $(VENV)/.dev
+	$(PY) -m sphinx -q -W --keep-going -d site/.doctrees docs site
+	@echo site/README.html
+
 # build/ is removed before and after: setuptools would carry files that have since been deleted into the wheel.
 wheel: $(VENV)/.python
 	@rm -rf build dist
@@ -68,7 +74,7 @@ wheel: $(VENV)/.python
 	@ls dist/*.whl
 
 clean:
-	rm -rf $(VENV) build dist demo src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist docs/api site demo src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Stamps, written when a step is done. They live in the environment, so that they go with it.

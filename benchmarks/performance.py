@@ -41,7 +41,7 @@ def page(result: dict[str, Any], command: str, note: str = "") -> str:
     parts += ["## This machine\n", "\n".join(f"- {line}" for line in machine_lines(result)) + "\n"]
     if note:
         parts.append(f"{note}\n")
-    parts += [table.markdown().replace("### ", "## ", 1) for table in tables(result)]
+    parts += [table.markdown() for table in tables(result)]
     if result["left_out"]:
         parts.append("## Left out\n\n" + "\n".join(f"- {line}" for line in left_out(result)) + "\n")
     return "\n".join(parts)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from glunet.evaluation.datasets import Benchmark, Dataset, FlowTruth, Pair, Sample
+from glunet.evaluation.datasets.base import Benchmark, Dataset, FlowTruth, Pair, Sample
 
 GREY = np.full((20, 30, 3), 90, np.uint8)
 

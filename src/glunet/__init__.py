@@ -1,4 +1,4 @@
-"""glunet: for every pixel of one image, where it is in another.
+"""glunet: for every pixel of one image, where it is in another::
 
     import glunet
 

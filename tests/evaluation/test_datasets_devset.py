@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from glunet.evaluation.baselines import Dis, Identity, SiftHomography
-from glunet.evaluation.datasets import Benchmark, FlowTruth, PointTruth, Sample, benchmark
+from glunet.evaluation.datasets import FlowTruth, PointTruth, Sample, benchmark
+from glunet.evaluation.datasets.base import Benchmark
 from glunet.evaluation.datasets.read import homography_flow
 from glunet.evaluation.results import Results
 from glunet.evaluation.run import evaluate

@@ -12,7 +12,7 @@ from glunet.errors import GlunetError
 if TYPE_CHECKING:
     from glunet.evaluation.baselines import Method
     from glunet.evaluation.cache import Cache
-    from glunet.evaluation.datasets import Dataset
+    from glunet.evaluation.datasets.base import Dataset
     from glunet.evaluation.results import Results
     from glunet.evaluation.tables import Table
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from glunet.errors import GlunetError
 from glunet.evaluation.baselines import Method
 from glunet.evaluation.cache import Cache
-from glunet.evaluation.datasets import BENCHMARKS, Benchmark, Dataset
+from glunet.evaluation.datasets import BENCHMARKS
+from glunet.evaluation.datasets.base import Benchmark, Dataset
 from glunet.evaluation.datasets.pairs_csv import PAIRS
 from glunet.evaluation.results import Results, Score
 from glunet.evaluation.run import evaluate

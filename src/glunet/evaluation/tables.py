@@ -18,7 +18,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        lines = [f"### {self.title}", "", _row(self.head), "|" + " --- |" * len(self.head)]
+        lines = [f"## {self.title}", "", _row(self.head), "|" + " --- |" * len(self.head)]
         lines += [_row(row) for row in self.rows]
         if self.notes:
             lines += ["", *(f"- {note}" for note in self.notes)]

@@ -1,7 +1,7 @@
 """Every evaluation set by its name. A new one is a module of the same shape and a line here."""
 
 from glunet.errors import GlunetError
-from glunet.evaluation.datasets.base import Benchmark, Dataset, FlowTruth, HomographyTruth, Pair, PointTruth, Sample
+from glunet.evaluation.datasets.base import Benchmark, FlowTruth, HomographyTruth, Pair, PointTruth, Sample
 from glunet.evaluation.datasets.eth3d import ETH3D
 from glunet.evaluation.datasets.flyingchairs import FLYINGCHAIRS
 from glunet.evaluation.datasets.hpatches import HPATCHES, HPATCHES_240, HPATCHES_HOMOGRAPHY
@@ -53,8 +53,6 @@ def benchmark(name: str) -> Benchmark:
 
 __all__ = [
     "BENCHMARKS",
-    "Benchmark",
-    "Dataset",
     "FlowTruth",
     "HomographyTruth",
     "Pair",
