@@ -31,7 +31,7 @@ html_title = f"glunet {release}"
 
 
 def as_site(app, docname: str, source: list[str]) -> None:
-    """The front page's links, by section, are the table of contents; what lies outside the pages is named, not linked."""
+    """The front page's links, by section, are the contents; what lies outside the pages is named, not linked."""
     if docname == root_doc:
         for section in source[0].split("\n## ")[1:]:
             pages = re.findall(r"\]\(([\w/-]+)\.md\)", section)

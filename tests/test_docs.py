@@ -64,8 +64,10 @@ def known(files: Path) -> dict[str, Any]:
         "match": matcher.match(source, target, backward=True),
         "points": np.array([(50.0, 60.0), (90.5, 30.25)]),
         "paths": [files / "source.jpg"],
-        **{"source": source, "target": target, "frame1": source, "frame0": target, "moving": source, "reference": target},
-        **{"K_target": camera, "K_source": camera, "tensor0": tensors[1], "tensor1": tensors[0]},
+        **dict.fromkeys(("source", "frame1", "moving"), source),
+        **dict.fromkeys(("target", "frame0", "reference"), target),
+        **dict.fromkeys(("K_target", "K_source"), camera),
+        **{"tensor0": tensors[1], "tensor1": tensors[0]},
     }
 
 
