@@ -72,19 +72,19 @@ def known(files: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", WITH_PYTHON)
-def test_python_runs(name: str, files: Path, known: dict[str, Any], command: Command) -> None:
-    """Blocks in their order, in one namespace; a tutorial's commands (```sh) between them."""
+def test_python_runs(name: str, files: Path, request: pytest.FixtureRequest, command: Command) -> None:
+    """Blocks in their order, in one namespace; the commands (```sh) of tutorials and examples between them."""
 
     def run(example: Any) -> None:
         for line in example.parsed.strip().splitlines():
             code, _, errors = command(*shlex.split(line)[1:])
             assert code == 0, f"{line}: {errors}"
 
-    tutorial = "tutorials" in name
+    tutorial = name.startswith(("docs/tutorials", "docs/examples"))
     parsers = [PythonCodeBlockParser(), SkipParser(), *([CodeBlockParser("sh", run)] if tutorial else [])]
     document = Sybil(parsers=parsers, path=str(ROOT)).parse(PAGES[name])
-    document.namespace.update({} if tutorial else known)
     if not tutorial:
+        document.namespace.update(request.getfixturevalue("known"))
         Image.open("source.jpg").save("image.jpg")
     ran = [example for example in document.examples() if example.evaluate() is None]
     assert ran

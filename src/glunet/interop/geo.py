@@ -11,6 +11,7 @@ import numpy as np
 
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
+from glunet.interop.levels import black_and_white
 from glunet.matcher import Matcher
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 BLOCK, MARGIN = 2048, 256  # px of the target that are matched at once, and around them
 SMALLEST = 32  # px: what a matcher takes at least
 _OVERVIEW = 1024  # px of the longer side that the range of grey levels is read from
-_DARK, _BRIGHT = 0.5, 99.5  # percentiles that become black and white
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class _Shown:
         values = values[:, valid & np.isfinite(values).all(axis=0)]
         if not values.size:
             raise GlunetError(f"'{path}' holds no valid pixel.")
-        low, high = np.percentile(values, (_DARK, _BRIGHT))
-        self.low, self.range = low, max(high - low, 1e-12)
+        self.low, high = black_and_white(values)
+        self.range = high - self.low
 
     def read(self, window: "Window") -> tuple[np.ndarray, np.ndarray]:
         """The image and its mask (bool)."""
