@@ -1,4 +1,4 @@
-"""Scientific TIFF: one plane of a stack of times, channels and depths, by the names of its axes (tifffile, extra `tiff`)."""
+"""One plane of a scientific TIFF, a stack of times, channels and depths (tifffile, extra `tiff`)."""
 
 import os
 from pathlib import Path
