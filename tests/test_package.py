@@ -158,7 +158,8 @@ def test_imports_are_declared() -> None:
                 imported.add(node.module.split(".")[0])
     foreign = {called_otherwise.get(name, name) for name in imported - sys.stdlib_module_names - {"glunet"}}
     assert {"torch", "numpy"} <= foreign
-    assert foreign <= declared
+    hosts = {"vismatch", "hloc"}  # who has them asks for glunet, not the other way round
+    assert foreign - hosts <= declared
 
 
 def test_versions_agree() -> None:

@@ -1,5 +1,6 @@
-"""The matcher inside of programs that bring matchers of many kinds together: vismatch and hloc. Each wants a class of its
-own base class, so that the class is made when it is asked for; nothing of theirs is imported before.
+"""The matcher inside of programs that hold many matchers: vismatch and hloc.
+
+Each wants a class of its own base class, so that the class is made when it is asked for, and nothing is imported before.
 """
 
 import sys
