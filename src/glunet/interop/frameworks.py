@@ -1,6 +1,6 @@
 """The matcher inside of programs that hold many matchers: vismatch and hloc.
 
-Each wants a class of its own base class, so that the class is made when it is asked for, and nothing is imported before.
+Each wants a class of its own base class: it is made when it is asked for, and nothing is imported before.
 """
 
 import sys
