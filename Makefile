@@ -31,7 +31,7 @@ endif
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test fuzz lint docs wheel clean
+.PHONY: help demo test fuzz lint docs wheel release-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make docs    the pages and every docstring as a site, in site/"
 	@echo "make wheel   build the package into dist/"
+	@echo "make release-check   the wheel in empty environments: each Python there is, the oldest and the newest of what it needs"
 	@echo "make clean   remove all that make has made"
 	@echo "TORCH=VERSION|WHEEL or TORCH_INDEX=ADDRESS takes another torch than the default, which brings 5 GB of CUDA on Linux."
 
@@ -72,6 +73,10 @@ wheel: $(VENV)/.python
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	@rm -rf build
 	@ls dist/*.whl
+
+# PYTHONS="/path/to/python3.12 ..." names others than python3.11 to python3.14.
+release-check: wheel
+	$(PY) tools/release_check.py dist/*.whl --folder build/release $(if $(PYTHONS),--python $(PYTHONS))
 
 clean:
 	rm -rf $(VENV) build dist docs/api site demo src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

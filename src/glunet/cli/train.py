@@ -104,7 +104,7 @@ def train(
 
     from glunet.loading import pick_device
     from glunet.training.ranks import join
-    from glunet.training.recipes import for_network
+    from glunet.training.recipes import for_network, for_time
 
     _check_out(out, preview, photos)
     settings = _settings(
@@ -129,7 +129,7 @@ def train(
         raise GlunetError(
             "--out is missing; name the folder of the run (or --preview sheet.png to look at pairs first)."
         )
-    settings = for_network(settings, _network(network, init))
+    settings = for_time(for_network(settings, _network(network, init)))
     from glunet.inference.speed import bfloat16_pays
     from glunet.training.real import open_real
     from glunet.training.state import read_state

@@ -178,6 +178,21 @@ RECIPES = {
 }
 
 
+SHORT = 10.0  # minutes
+_FEW = 8  # pairs: the least that BatchNorm in train mode wants
+
+
+def for_time(settings: Settings) -> Settings:
+    """A run of a few minutes learns from small batches of one frame, or encoding the first scenes would take it all."""
+    if settings.minutes is None or settings.minutes >= SHORT:
+        return settings
+    stages = tuple(
+        replace(stage, batch=min(stage.batch, _FEW), coarse=min(stage.coarse, _FEW), frames=stage.frames[:1])
+        for stage in settings.stages
+    )
+    return replace(settings, stages=stages, validation_pairs=min(settings.validation_pairs, _FEW))
+
+
 def for_network(settings: Settings, network: str) -> Settings:
     """The settings for another network of the family (`glunet.network.family`), its stages as far as they fit it.
 
