@@ -152,28 +152,14 @@ class Settings:
     config: Config = SMALL
 
 
+_CAREFUL = Settings(warmup=60, freeze_norms=True, photometric=1.2)  # around what is to stay
 RECIPES = {
     "full": Settings(minutes=120),
     "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
     "global": Settings(minutes=60, stages=GLOBAL, lr=5e-4, warmup=100, scenes=SceneParameters(steep=0.5)),
-    "fine": Settings(
-        minutes=80,
-        stages=FINE,
-        lr=2e-4,
-        warmup=60,
-        freeze_norms=True,
-        photometric=1.2,
-        scenes=SceneParameters(steep=0.5),
-    ),
-    "uncertainty": Settings(
-        minutes=60,
-        stages=UNCERTAINTY,
-        lr=1e-3,
-        warmup=60,
-        freeze_norms=True,
-        photometric=1.2,
-        scenes=SceneParameters(steep=0.25),
-        uncertainty=True,
+    "fine": replace(_CAREFUL, minutes=80, stages=FINE, lr=2e-4, scenes=SceneParameters(steep=0.5)),
+    "uncertainty": replace(
+        _CAREFUL, minutes=60, stages=UNCERTAINTY, lr=1e-3, scenes=SceneParameters(steep=0.25), uncertainty=True
     ),
 }
 
