@@ -31,7 +31,7 @@ endif
 unexport PYTHONPATH
 unexport PYTHONHOME
 
-.PHONY: help demo test fuzz lint docs wheel release-check clean
+.PHONY: help demo test fuzz lint docs wheel release-check weights clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make docs    the pages and every docstring as a site, in site/"
 	@echo "make wheel   build the package into dist/"
+	@echo "make weights PHOTOS=... HELD_BACK=... MINUTES=...   from photographs to a file of weights like the package's"
 	@echo "make release-check   the wheel in empty environments: each Python there is, the oldest and the newest of what it needs"
 	@echo "make clean   remove all that make has made"
 	@echo "TORCH=VERSION|WHEEL or TORCH_INDEX=ADDRESS takes another torch than the default, which brings 5 GB of CUDA on Linux."
@@ -54,7 +55,7 @@ test: $(VENV)/.dev
 
 # A thousand random images through every reader, of which the suite draws a few, and the longest exports.
 fuzz: $(VENV)/.dev
-	$(PY) -m pytest -m fuzz tests/test_faults.py tests/inference/test_export.py
+	$(PY) -m pytest -m fuzz tests/test_faults.py tests/inference/test_export.py tests/test_make_weights.py
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
@@ -73,6 +74,11 @@ wheel: $(VENV)/.python
 	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	@rm -rf build
 	@ls dist/*.whl
+
+# Goes on where it was stopped; hours by device are in docs/weights.md. WORK names another folder.
+WORK ?= runs/weights
+weights: $(VENV)/.dev
+	$(PY) tools/make_weights.py $(PHOTOS) --validation $(HELD_BACK) --out $(WORK) --minutes $(MINUTES)
 
 # PYTHONS="/path/to/python3.12 ..." names others than python3.11 to python3.14.
 release-check: wheel

@@ -31,10 +31,10 @@ def with_adapters(weights: Path, out: Path) -> Path:
     from glunet.loading import network_state, read_network, save_weights
     from glunet.network.family import build
 
-    network, metadata = read_network(str(weights))
+    network = read_network(str(weights))[0]
     adapted = build(dataclasses.replace(network.config, adapter="local"))
     adapted.load_state_dict(adapted.state_dict() | network.state_dict())
-    save_weights(out, network_state(adapted), adapted.config, metadata)
+    save_weights(out, network_state(adapted), adapted.config, {})
     return out
 
 
