@@ -76,7 +76,7 @@ def main() -> None:
             print(f"Python {number}, {name}: {' '.join(wanted) or 'whatever pip takes'}", flush=True)
             passed = check(python, wheel, wanted, given.folder.resolve() / f"{number}-{name}")
             results.append((f"Python {number}, {name}", passed))
-    for v in VERSIONS:
+    for v in VERSIONS if not given.python else ():
         if v not in found:
             print(f"Python {v}: not tried, it is not on this machine")
     for name, passed in results:
