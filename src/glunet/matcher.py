@@ -361,7 +361,7 @@ class Matcher:
                 self.computation,
                 (source, target),
                 seen,
-                lambda warped: self._network_ways([warped], [target], True, wish.tile)[0],
+                lambda s, t: self._network_ways([s], [t], True, wish.tile)[0],
                 wish.search,
                 self.points,
             )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import glunet
 from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography
-from glunet.inference import hypotheses, polish, search
+from glunet.inference import hypotheses, passes, polish, search
 from glunet.inference.features import feature_points
 from glunet.inference.likeness import grid, threads, views, warp
 from untrained import matcher
@@ -103,11 +103,8 @@ def test_a_homography_whose_horizon_crosses_the_image_keeps_its_points_before_it
 def test_coarse_hypotheses_join_the_middles(source_size):
     found = hypotheses.coarse(SIZE, source_size)
     assert len({guess.origin for guess in found}) == len(found) == 19
-    plain = hypotheses.as_they_lie(SIZE, source_size)
-    corners = np.array(((-0.5, -0.5), (159.5, 119.5)))
-    np.testing.assert_allclose(
-        apply_homography(plain.matrix, corners), ((-0.5, -0.5), (source_size[1] - 0.5, source_size[0] - 0.5))
-    )
+    turns = hypotheses.coarse(SIZE, source_size, every=False)
+    assert [guess.origin for guess in turns] == [f"turned by {45 * i} degrees, zoomed by 1" for i in range(1, 8)]
     middle = np.array(((159 / 2, 119 / 2),))
     for guess in found:
         there = apply_homography(guess.matrix, middle)[0]
@@ -215,7 +212,8 @@ def noise_way(seed: int = 0) -> search.TwoWay:
 
 
 def quarter_scores(guesses) -> list[float]:
-    return [0.5 if "turned by 90 degrees, zoomed by 1" in guess.origin else 0.02 for guess in guesses]
+    """Of the images as they lie, and of the hypotheses."""
+    return [0.02, *(0.5 if "turned by 90 degrees, zoomed by 1" in guess.origin else 0.02 for guess in guesses)]
 
 
 def test_a_lost_pair_is_matched_through_the_coarse_hypothesis_that_scores_best():
@@ -229,10 +227,68 @@ def test_a_lost_pair_is_matched_through_the_coarse_hypothesis_that_scores_best()
     assert np.abs(best.flow - search.homography_flow(true, SIZE))[inner].max() < 0.5
 
 
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_smaller_copies_find_is_passed_once_at_full_size(holds):
+    """And taken only if it holds there."""
+    tried, asked = [], []
+
+    def reduced(matrix: np.ndarray) -> search.TwoWay:
+        tried.append(matrix)
+        return two_way(0, 0)
+
+    def again(matrix: np.ndarray) -> search.TwoWay:
+        asked.append(matrix)
+        return two_way(0, 0) if holds else noise_way(1)
+
+    flat = np.full((*SIZE, 3), 128, np.float32)
+    coarse = search.Coarse(quarter_scores, lambda: NO_POINTS)
+    pictures = (flat.astype(np.uint8), flat.astype(np.uint8))
+    first = noise_way()
+    best, found = search.Searcher(views(flat, flat), again, coarse, pictures, reduced=reduced)(first)
+    assert len(asked) == 1
+    assert any(np.array_equal(asked[0], matrix) for matrix in tried)
+    if holds:
+        assert "turned by 90 degrees" in found.hypothesis
+        assert found.after > 0.8
+    else:
+        assert found == search.Found("", found.before, found.before)
+        np.testing.assert_array_equal(best.flow, first.flow)
+
+
+def test_a_pass_of_smaller_copies_is_that_of_the_images_but_coarser():
+    made = glunet.load(search="none", polish=False)
+    photo = skimage.data.astronaut()
+    matrix = similarity(30, 1.1, (420, 500), photo.shape[:2])
+    target = passes.warped(made.encode(photo), matrix, (420, 500))
+    target = made.encode(target.picture)
+    source = made.encode(photo)
+    searcher = made_searcher(made, source, target)
+    assert searcher.reduced is not None
+    full, small = searcher.again(matrix), searcher.reduced(matrix)
+    for one, other in zip(full, small, strict=True):
+        assert one.shape == other.shape == (420, 500, 2)
+        assert np.median(np.linalg.norm(other, axis=-1)) < 1
+        assert np.median(np.linalg.norm(one - other, axis=-1)) < 1
+    little = made.encode(photo[:200, :280])
+    assert made_searcher(made, source, little).reduced is None, "nothing to be saved"
+
+
+def made_searcher(made, source, target) -> search.Searcher:
+    """As a matcher makes it."""
+    return passes.searcher(
+        made.computation,
+        (source, target),
+        passes.views_of(source, target),
+        lambda s, t: made._network_ways([s], [t], True)[0],
+        "auto",
+        (),
+    )
+
+
 @pytest.mark.parametrize(("upright", "tried"), [(0.5, True), (0.9, False)])
 def test_a_coarse_hypothesis_is_tried_where_it_scores_nearly_as_well_as_the_images_as_they_lie(upright, tried):
     def scores(guesses) -> list[float]:
-        return [upright, *quarter_scores(guesses[1:])]
+        return [upright, *quarter_scores(guesses)[1:]]
 
     _, _, asked = searched(noise_way(), [two_way(0, 0), two_way(0, 0)], scores)
     assert bool(asked) is tried
@@ -264,7 +320,7 @@ def test_a_lost_pair_is_matched_through_the_encoders_features_before_the_coarse_
     def scores(guesses) -> list[float]:
         asked_for.append([guess.origin for guess in guesses])
         off = [worst(guess.matrix, true, SIZE) if "features" in guess.origin else np.inf for guess in guesses]
-        return [0.5 if i == np.argmin(off) else 0.02 for i in range(len(guesses))]
+        return [0.02, *(0.5 if i == np.argmin(off) else 0.02 for i in range(len(guesses)))]
 
     best, found, _ = searched(noise_way(), [two_way(0, 0)] * 4, scores, rough_points(true))
     assert found.hypothesis.startswith("the encoder's features")

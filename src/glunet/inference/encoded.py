@@ -73,6 +73,10 @@ class Encoded:
         while sum(h * w for h, w in self._features) > KEPT * max(h * w for h, w in self._features):
             self._features.popitem(last=False)
 
+    def known(self) -> Any:
+        """The features that came last, in whatever frame; None if none are there."""
+        return next(reversed(self._features.values()), None)
+
     def knows(self, frame: Size) -> bool:
         """Whether the features in this frame are there."""
         return frame in self._features

@@ -79,8 +79,8 @@ def from_features(found: tuple[np.ndarray, np.ndarray], views: Views) -> list[Hy
     within = ROUGHLY * max(views.source.shape)
     return [
         guess._replace(target=np.empty((0, 2)), source=np.empty((0, 2)))  # too rough to measure a flow by
-        for model in (robust_affinity, robust_homography)
-        for guess in homographies(*found, views, "the encoder's features", within, model)
+        for model, most in ((robust_affinity, 2), (robust_homography, 1))
+        for guess in homographies(*found, views, "the encoder's features", within, model, most)
     ]
 
 
@@ -91,16 +91,18 @@ def homographies(
     origin: str,
     threshold: float | None = None,
     robust: Callable[..., tuple[np.ndarray, np.ndarray] | None] = robust_homography,
+    most: int = MOST_MODELS,
 ) -> list[Hypothesis]:
-    """Up to three plausible homographies by MAGSAC, the later ones of what the earlier left over.
+    """Up to `most` plausible homographies by MAGSAC, the later ones of what the earlier left over.
 
     Args:
         threshold: largest error of an inlier, pixels of the source; None for what keypoints are exact to.
         robust: estimates one; `robust_affinity` for affine maps.
+        most: how many at most.
     """
     threshold = max(1.5, 0.004 * max(views.source.shape)) if threshold is None else threshold
     found = []
-    for _ in range(MOST_MODELS):
+    for _ in range(most):
         model = robust(target, source, threshold) if len(target) >= FEWEST else None
         if model is None or model[1].sum() < FEWEST:
             break
@@ -170,21 +172,15 @@ def _features(image: np.ndarray, longest: int, simulate: bool) -> tuple[np.ndarr
     return points, np.sqrt(words / np.maximum(words.sum(axis=1, keepdims=True), 1e-6))
 
 
-def as_they_lie(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> Hypothesis:
-    """The images as they are, whole onto whole."""
-    plain = np.diag((source_size[1] / target_size[1], source_size[0] / target_size[0]))
-    return Hypothesis(_about_middles(plain, target_size, source_size), "as they lie")
-
-
-def coarse(target_size: tuple[int, ...], source_size: tuple[int, ...]) -> list[Hypothesis]:
-    """The grid of turns, zooms and tilts about the images' middles."""
+def coarse(target_size: tuple[int, ...], source_size: tuple[int, ...], every: bool = True) -> list[Hypothesis]:
+    """The grid of turns, zooms and tilts about the images' middles; turns alone where not `every` one is wanted."""
     scale = (np.prod(source_size) / np.prod(target_size)) ** 0.5
     grid = []
     for turn in range(0, 360, 45):
-        for zoom in (1.0, 0.5, 2.0) if turn % 90 == 0 else (1.0,):
+        for zoom in (1.0, 0.5, 2.0) if every and turn % 90 == 0 else (1.0,):
             if turn or zoom != 1:
                 grid.append((f"turned by {turn} degrees, zoomed by {zoom:g}", scale * zoom * _turned(turn)))
-    for axis in range(0, 180, 45):
+    for axis in range(0, 180, 45) if every else ():
         tilt = _turned(axis) @ np.diag((0.5, 1.0)) @ _turned(-axis)
         grid.append((f"tilted by 60 degrees about {(axis + 90) % 180}", 1.2 * scale * tilt))
     return [Hypothesis(_about_middles(linear, target_size, source_size), words) for words, linear in grid]

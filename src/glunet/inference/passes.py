@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,17 +13,20 @@ from glunet.flow import geometry
 from glunet.geometry.estimation import apply_homography
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import round_trip
-from glunet.inference.encoded import Encoded, Size, together
+from glunet.inference.encoded import Encoded, Size
 from glunet.inference.features import feature_points
 from glunet.inference.hypotheses import Hypothesis, PointSource
 from glunet.inference.likeness import Views, grid, views
 from glunet.inference.polish import Polish
 from glunet.inference.search import Coarse, Search, Searcher, TwoWay
 from glunet.inference.stages import Answer, Stages, homography_stage, multi_scale
-from glunet.network.glunet import LNET_SIZE, GLUNet, GLUNetConfig
+from glunet.network.glunet import LNET_SIZE, GLUNetConfig
 
 COMES_BACK = 6.0  # px of the 256 frame within which a cell counts as found
+_LNET, _GLOBAL = (LNET_SIZE, LNET_SIZE), ("level4", "level3")  # the frame of the global level, and what it reads
 _CELLS = 32  # of the side of level 3's grid
+REDUCED = 320  # px of the longer side of the copies that hypotheses are tried on
+WORTH = 0.7  # share of the pixels above which copies are not worth it
 _AT_ONCE = 9  # copies that are encoded in one batch on a GPU
 
 
@@ -60,24 +64,53 @@ def searcher(
     computation: Computation,
     pair: tuple[Encoded, Encoded],
     seen: Views,
-    ask: Callable[[Encoded], Ways],
+    ask: Callable[[Encoded, Encoded], Ways],
     how: Search,
     points: Sequence[PointSource],
 ) -> Searcher:
-    """A search on a pair of source and target; `ask` passes once more, both ways, with another source."""
+    """A search on a pair of source and target; `ask` passes once more, both ways, of two other images."""
     source, target = pair
-
-    def again(matrix: np.ndarray) -> TwoWay:
-        way = ask(warped(source, matrix, target.size))
-        assert way.backward is not None
-        return TwoWay(way.flow, way.backward)
-
     coarse = None
     if isinstance(computation.config, GLUNetConfig):
         coarse = Coarse(
             partial(global_scores, computation, source, target), partial(feature_points, computation, source, target)
         )
-    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points)
+    small = _reduced(target)
+    reduced = None if small is None else partial(_through, source, small, target.size, ask)
+    again = partial(_through, source, target, target.size, ask)
+    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points, reduced)
+
+
+def _reduced(target: Encoded) -> Encoded | None:
+    """A copy of the target that hypotheses are tried on; None if it would save little."""
+    height, width = target.size
+    scale = REDUCED / max(height, width)
+    size = max(LNET_SIZE // 2, round(scale * height)), max(LNET_SIZE // 2, round(scale * width))
+    if np.prod(np.maximum(size, LNET_SIZE)) > WORTH * np.prod(np.maximum(target.size, LNET_SIZE)):
+        return None
+    return Encoded(geometry.resize_area(target.pixels, size), None, target.settings)
+
+
+def _through(
+    source: Encoded, target: Encoded, size: Size, ask: Callable[[Encoded, Encoded], Ways], matrix: np.ndarray
+) -> TwoWay:
+    """A pass, both ways, with the source warped by `matrix`, which leads from a grid of `size` into it.
+
+    Returns:
+        Flows on that grid, into itself; the target may be a smaller copy.
+    """
+    way = ask(warped(source, matrix @ _enlarging(target.size, size), target.size), target)
+    assert way.backward is not None
+    if target.size == size:
+        return TwoWay(way.flow, way.backward)
+    factor = np.array((size[1] / target.size[1], size[0] / target.size[0]), np.float32)
+    return TwoWay(*(cv2.resize(flow, size[::-1], interpolation=cv2.INTER_LINEAR) * factor for flow in way[:2]))
+
+
+def _enlarging(size: Size, other: Size) -> np.ndarray:
+    """The map, 3 x 3, of pixel centres from an image of (height, width) to a larger or smaller copy of it."""
+    y, x = (big / small for big, small in zip(other, size, strict=True))
+    return np.array(((x, 0, x / 2 - 0.5), (0, y, y / 2 - 0.5), (0, 0, 1)))
 
 
 def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:
@@ -117,33 +150,38 @@ def _shrinking(there: np.ndarray, inside: np.ndarray) -> int:
 def global_scores(
     computation: Computation, source: Encoded, target: Encoded, guesses: Sequence[Hypothesis]
 ) -> list[float]:
-    """How much of the target comes back, by levels 4 and 3 alone, with the source warped by each hypothesis.
+    """How much of the target comes back, by levels 4 and 3 alone, with the source as it lies or warped by a hypothesis.
 
     Returns:
-        Shares of level 3's cells, 0..1: those that are in view and return to within `COMES_BACK`.
+        Shares of level 3's cells, 0..1: those that are in view and return to within `COMES_BACK`. First of the source
+        as it lies, then of each hypothesis.
     """
-    network: Any = computation.inference
-    assert isinstance(network, GLUNet)
-    # From the 256 frame into the target, which it shows whole.
-    scale = np.array((target.size[1], target.size[0])) / LNET_SIZE
-    frame = np.array(((scale[0], 0, scale[0] / 2 - 0.5), (0, scale[1], scale[1] / 2 - 0.5), (0, 0, 1)))
-    copies = [warped(source, guess.matrix @ frame, (LNET_SIZE, LNET_SIZE)) for guess in guesses]
+    frame = _enlarging(_LNET, target.size)  # which shows the target whole
+    copies = [warped(source, guess.matrix @ frame, _LNET) for guess in guesses]
     at_once = 1 if computation.device.type == "cpu" else _AT_ONCE
     encoded = [
-        computation.encode(torch.cat([copy.pixels for copy in copies[i : i + at_once]]), (LNET_SIZE, LNET_SIZE))
+        computation.encode(torch.cat([copy.pixels for copy in copies[i : i + at_once]]), _LNET)
         for i in range(0, len(copies), at_once)
     ]
-    theirs = together(encoded)
-    known = target.features(network, (LNET_SIZE, LNET_SIZE), lambda: computation.prepare(target.pixels, (256, 256)))
-    ours = type(known)(*(level.expand(len(copies), -1, -1, -1) for level in known))
+    known, plain = (_global_features(computation, image) for image in (target, source))
+    ours = known._replace(**{name: getattr(known, name).expand(1 + len(copies), -1, -1, -1) for name in _GLOBAL})
+    theirs = plain._replace(**{name: torch.cat([getattr(f, name) for f in (plain, *encoded)]) for name in _GLOBAL})
+    network: Any = computation.inference
     there, back = (
         geometry.scale_flow(network.coarse(*pair)[1], _CELLS / LNET_SIZE, _CELLS / LNET_SIZE)
         for pair in ((ours, theirs), (theirs, ours))
     )
-    shown = torch.stack([_cells(copy.valid, there.device) for copy in copies])
+    all_of_it = np.ones(source.size, bool) if source.valid is None else source.valid
+    shown = torch.stack([_cells(valid, there.device) for valid in (all_of_it, *(copy.valid for copy in copies))])
     seen = geometry.in_view(there, (_CELLS, _CELLS)) & (geometry.warp(shown, there)[:, 0] > 0.5)
     returned = round_trip(there, back) * (LNET_SIZE / _CELLS) <= COMES_BACK
     return (seen & returned).float().mean(dim=(1, 2)).tolist()
+
+
+def _global_features(computation: Computation, image: Encoded) -> Any:
+    """Features whose levels 4 and 3 are those of the image's copy of 256 px, as in every frame."""
+    known = image.known()
+    return computation.features([image], _LNET) if known is None else known
 
 
 def _cells(valid: np.ndarray | None, device: torch.device) -> Tensor:

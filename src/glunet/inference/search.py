@@ -8,7 +8,8 @@ hypothesis, a homography (`glunet.inference.hypotheses`):
   part what returns to its place from there and back is taken, if the pair as a whole agrees with itself clearly better.
 
 Keypoints always come first, since they cost little. Simulated views, passes, the encoder's features and the coarse grid
-follow only while the match agrees badly with itself.
+follow only while the match agrees badly with itself. Passes are tried on smaller copies; what these find, one pass of
+the images as they are repeats.
 """
 
 import logging
@@ -126,7 +127,7 @@ class Coarse(NamedTuple):
     """What a network with a global level says of a pair besides its passes.
 
     Attributes:
-        scores: of hypotheses, by the global level, 0..1 each.
+        scores: by the global level, 0..1 each: of the images as they lie, then of hypotheses.
         points: that match by the encoder's features, N x 2 in the source and N x 2 in the target, pixels.
     """
 
@@ -145,6 +146,7 @@ class Searcher:
         pictures: source and target, H x W x 3 uint8, for `sources`.
         how: "auto", or "full" for every hypothesis.
         sources: a user's own sources of matching points.
+        reduced: as `again`, on smaller copies of the images, to try hypotheses by; None where that saves nothing.
     """
 
     views: Views
@@ -153,8 +155,11 @@ class Searcher:
     pictures: tuple[np.ndarray, np.ndarray]
     how: Search = "auto"
     sources: Sequence[PointSource] = ()
+    reduced: Pass | None = None
 
     def __post_init__(self) -> None:
+        self.trial = self.again if self.reduced is None or self.how == "full" else self.reduced
+        self.through: np.ndarray | None = None  # the homography of the last pass that was accepted
         self.origins: list[str] = []
         self.known: dict[int, list[Hypothesis]] = {}
 
@@ -185,6 +190,7 @@ class Searcher:
             simulated = hypotheses.from_keypoints(self.views, hypotheses.LONGEST_SIMULATED, simulate=True)
             self._choose(simulated)
             self.guesses += simulated
+        start = self.best, self.agreement, list(self.origins)
         if self._goes_on(AGREES):
             for guess in sorted(self.guesses, key=lambda guess: -guess.inliers)[: None if self.how == "full" else 1]:
                 self._pass(guess)
@@ -194,7 +200,10 @@ class Searcher:
         if not located or self.how == "full":
             self._pass_through_itself()
             if self.coarse is not None and self._goes_on(LOST):
-                self._scored(hypotheses.coarse(self.views.target.shape, self.views.source.shape))
+                sizes = self.views.target.shape, self.views.source.shape
+                self._scored(hypotheses.coarse(*sizes, every=self.how == "full"))
+        if self.through is not None and self.trial is not self.again:
+            self._at_full_size(*start)
         flow, found = self._result(self.best, before, self.agreement)
         return TwoWay(flow, self.best.backward), found
 
@@ -241,18 +250,26 @@ class Searcher:
 
     def _pass(self, guess: Hypothesis) -> bool:
         """Matches again through a hypothesis; whether that was accepted."""
-        return self._accept(self._passed(self.best, guess.matrix), guess.origin)
+        return self._accept(self._passed(self.best, guess.matrix), guess.matrix, guess.origin)
 
     def _passed(self, ways: TwoWay, matrix: np.ndarray) -> TwoWay:
-        return better_parts(ways, self.again(matrix), matrix, self.views)
+        return better_parts(ways, self.trial(matrix), matrix, self.views)
 
-    def _accept(self, offered: TwoWay, origin: str) -> bool:
-        """Takes what is offered if it agrees clearly better with itself."""
+    def _at_full_size(self, best: TwoWay, agreement: float, origins: list[str]) -> None:
+        """What smaller copies have found, by one pass of the images as they are; else all as it was before."""
+        matrix, found = self.through, self.origins
+        assert matrix is not None
+        self.best, self.agreement, self.origins, self.trial = best, agreement, origins, self.again
+        if self._accept(self._passed(best, matrix), matrix, "at full size"):
+            self.origins = found
+
+    def _accept(self, offered: TwoWay, matrix: np.ndarray, origin: str) -> bool:
+        """Takes what a pass through a homography offers, if it agrees clearly better with itself."""
         after = agreement(offered, self.views)
         logger.debug("%s: agreement %.3f, was %.3f", origin, after, self.agreement)
         if after < max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN):
             return False
-        self.best, self.agreement = offered, after
+        self.best, self.agreement, self.through = offered, after, matrix
         self.origins.append(origin)
         return True
 
@@ -267,7 +284,7 @@ class Searcher:
             if matrix is None:
                 return
             offered = self._passed(offered, matrix)
-            if self._accept(offered, "the match's own homography"):
+            if self._accept(offered, matrix, "the match's own homography"):
                 agreed = self.agreement
             elif agreed >= CERTAIN or agreement(offered, self.views) < agreed + RISE:
                 return
@@ -279,20 +296,18 @@ class Searcher:
             Whether that was accepted.
         """
         assert self.coarse is not None
-        as_they_lie = hypotheses.as_they_lie(self.views.target.shape, self.views.source.shape)
-        plain, *scored = self.coarse.scores([as_they_lie, *guesses])
+        plain, *scored = self.coarse.scores(guesses)
         best_first = np.argsort(scored)[::-1]
         accepted = False
         for place in best_first if self.how == "full" else best_first[:1]:
             if self.how != "full" and scored[place] < max(LEAST_SCORE, AS_GOOD * plain):
                 continue
-            offered = self._passed(self.best, guesses[place].matrix)
+            through = guesses[place].matrix
+            offered = self._passed(self.best, through)
             matrix = own_homography(offered, self.views)
             if matrix is not None:
-                offered = self._passed(offered, matrix)
-            if self._accept(offered, guesses[place].origin):
-                self._pass_through_itself()
-                accepted = True
+                offered, through = self._passed(offered, matrix), matrix
+            accepted |= self._accept(offered, through, guesses[place].origin)
         return accepted
 
 
