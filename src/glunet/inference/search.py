@@ -39,6 +39,7 @@ SURE_OF, LIKELY = 0.9, 0.5
 LOST = 0.4  # agreement below which the coarse grid is asked, too
 # A pass is accepted if the agreement rises by this much, and by this share of what it was.
 RISE, SHARE = 0.03, 0.15
+HOPELESS = 0.01  # agreement below which a match's own homography is chance
 CERTAIN = 0.1  # agreement that a pair must have at least after a pass: less is chance
 # By how much more alike, in local correlation, the images must look with a hypothesis' flow, and how alike.
 MARGIN, LEAST = 0.02, 0.4
@@ -255,12 +256,23 @@ class Searcher:
     def _passed(self, ways: TwoWay, matrix: np.ndarray) -> TwoWay:
         return better_parts(ways, self.trial(matrix), matrix, self.views)
 
-    def _at_full_size(self, best: TwoWay, agreement: float, origins: list[str]) -> None:
-        """What smaller copies have found, by one pass of the images as they are; else all as it was before."""
-        matrix, found = self.through, self.origins
+    def _own_homography(self, ways: TwoWay) -> np.ndarray | None:
+        """The homography of a match, if it is one at all."""
+        return own_homography(ways, self.views) if agreement(ways, self.views) >= HOPELESS else None
+
+    def _at_full_size(self, best: TwoWay, agreed: float, origins: list[str]) -> None:
+        """What smaller copies have found, by a pass of the images as they are; else all as it was before.
+
+        Where that falls short of what the copies promised, it is passed once more through its own homography.
+        """
+        matrix, found, promised = self.through, self.origins, self.agreement
         assert matrix is not None
-        self.best, self.agreement, self.origins, self.trial = best, agreement, origins, self.again
-        if self._accept(self._passed(best, matrix), matrix, "at full size"):
+        self.best, self.agreement, self.origins, self.trial = best, agreed, origins, self.again
+        offered = self._passed(best, matrix)
+        own = self._own_homography(offered) if agreement(offered, self.views) < promised else None
+        if own is not None:
+            offered = self._passed(offered, own)
+        if self._accept(offered, matrix, "at full size"):
             self.origins = found
 
     def _accept(self, offered: TwoWay, matrix: np.ndarray, origin: str) -> bool:
@@ -280,7 +292,7 @@ class Searcher:
         """
         offered, agreed = self.best, self.agreement
         for _ in range(MOST_PASSES):
-            matrix = own_homography(offered, self.views) if self._goes_on(AGREES) else None
+            matrix = self._own_homography(offered) if self._goes_on(AGREES) else None
             if matrix is None:
                 return
             offered = self._passed(offered, matrix)
@@ -304,7 +316,7 @@ class Searcher:
                 continue
             through = guesses[place].matrix
             offered = self._passed(self.best, through)
-            matrix = own_homography(offered, self.views)
+            matrix = self._own_homography(offered)
             if matrix is not None:
                 offered, through = self._passed(offered, matrix), matrix
             accepted |= self._accept(offered, through, guesses[place].origin)
