@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import glunet
 from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography
-from glunet.inference import hypotheses, passes, polish, search
+from glunet.inference import hypotheses, polish, search
 from glunet.inference.features import feature_points
 from glunet.inference.likeness import grid, threads, views, warp
 from untrained import matcher
@@ -253,36 +253,6 @@ def test_what_smaller_copies_find_is_passed_once_at_full_size(holds):
     else:
         assert found == search.Found("", found.before, found.before)
         np.testing.assert_array_equal(best.flow, first.flow)
-
-
-def test_a_pass_of_smaller_copies_is_that_of_the_images_but_coarser():
-    made = glunet.load(search="none", polish=False)
-    photo = skimage.data.astronaut()
-    matrix = similarity(30, 1.1, (420, 500), photo.shape[:2])
-    target = passes.warped(made.encode(photo), matrix, (420, 500))
-    target = made.encode(target.picture)
-    source = made.encode(photo)
-    searcher = made_searcher(made, source, target)
-    assert searcher.reduced is not None
-    full, small = searcher.again(matrix), searcher.reduced(matrix)
-    for one, other in zip(full, small, strict=True):
-        assert one.shape == other.shape == (420, 500, 2)
-        assert np.median(np.linalg.norm(other, axis=-1)) < 1
-        assert np.median(np.linalg.norm(one - other, axis=-1)) < 1
-    little = made.encode(photo[:200, :280])
-    assert made_searcher(made, source, little).reduced is None, "nothing to be saved"
-
-
-def made_searcher(made, source, target) -> search.Searcher:
-    """As a matcher makes it."""
-    return passes.searcher(
-        made.computation,
-        (source, target),
-        passes.views_of(source, target),
-        lambda s, t: made._network_ways([s], [t], True)[0],
-        "auto",
-        (),
-    )
 
 
 @pytest.mark.parametrize(("upright", "tried"), [(0.5, True), (0.9, False)])
