@@ -1,7 +1,7 @@
 """What a search asks of the network: the source through homographies, and the global level's scores of them."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -75,20 +75,26 @@ def searcher(
         coarse = Coarse(
             partial(global_scores, computation, source, target), partial(feature_points, computation, source, target)
         )
-    small = _reduced(target)
-    reduced = None if small is None else partial(_through, source, small, target.size, ask)
+    size = _reduced(target.size)
+
+    @cache
+    def small() -> Encoded:  # only made for a pair that is lost
+        return Encoded(geometry.resize_area(target.pixels, size), None, target.settings)
+
+    def reduced(matrix: np.ndarray) -> TwoWay:
+        return _through(source, small(), target.size, ask, matrix)
+
     again = partial(_through, source, target, target.size, ask)
-    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points, reduced)
+    pictures = (source.picture, target.picture)
+    return Searcher(seen, again, coarse, pictures, how, points, None if size == target.size else reduced)
 
 
-def _reduced(target: Encoded) -> Encoded | None:
-    """A copy of the target that hypotheses are tried on; None if it would save little."""
-    height, width = target.size
-    scale = REDUCED / max(height, width)
-    size = max(LNET_SIZE // 2, round(scale * height)), max(LNET_SIZE // 2, round(scale * width))
-    if np.prod(np.maximum(size, LNET_SIZE)) > WORTH * np.prod(np.maximum(target.size, LNET_SIZE)):
-        return None
-    return Encoded(geometry.resize_area(target.pixels, size), None, target.settings)
+def _reduced(full: Size) -> Size:
+    """The size of the copy of a target that hypotheses are tried on; its own if a copy would save little."""
+    scale = REDUCED / max(full)
+    height, width = (max(LNET_SIZE // 2, round(scale * side)) for side in full)
+    frame, smaller = (np.prod(np.maximum(size, LNET_SIZE)) for size in (full, (height, width)))
+    return full if smaller > WORTH * frame else (height, width)
 
 
 def _through(
