@@ -469,7 +469,7 @@ class Matcher:
             return None
         side = None
         if self.computation.config.network in tiles.NETWORKS:
-            side = tiles.fitting_side(source_size, target_size, self._frame(target_size), available)
+            side = tiles.fitting_side(source_size, target_size, available)
         if side is None:
             limit = f"{human(available)} is available on {self.device}"
             if max_memory is not None:

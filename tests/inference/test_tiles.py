@@ -88,7 +88,7 @@ def test_pyramid_and_passes_in_tiles_are_those_of_the_whole(monkeypatch):
 
 def test_tiles_get_smaller_with_the_memory():
     size = (6000, 8000)
-    sides = [tiles.fitting_side(size, size, size, int(gb * 1e9)) for gb in (24, 16, 13, 5)]
+    sides = [tiles.fitting_side(size, size, int(gb * 1e9)) for gb in (24, 16, 13, 5)]
     assert sides[0] == 2048
     assert sides[0] > sides[1] > sides[2]
     assert sides[3] is None

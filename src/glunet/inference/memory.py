@@ -1,6 +1,7 @@
 """How much memory a match needs, measured, and how much there is."""
 
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -12,20 +13,29 @@ import torch
 from glunet.errors import GlunetError
 from glunet.inference.frames import hnet_size
 
-# Bytes beside the network itself: fixed, for each pixel of the H-Net frame, and for each pixel of the two images. With
-# torch 2.13 on a CPU the peak lay 0.32 GB (520 x 520), 0.92 GB (1000 x 1000), 1.86 GB (2000 x 1040) and, for a source
-# of 4000 x 4000 and a target of 520 x 520, 0.52 GB above what was taken before; these figures say 0.1 to 0.4 GB more.
-_FIXED, _FRAME, _IMAGE = 150_000_000, 900, 40
+# Bytes beside the network itself: fixed, for each pixel of the H-Net's frame that is decoded at once, for each that is
+# kept between tiles (features of both images, flows), and for each pixel of the two images. With torch 2.13 on a CPU
+# the peak lay 0.32 GB (520 x 520), 0.92 GB (1000 x 1000), 1.86 GB (2000 x 1040) and, for a source of 4000 x 4000 and a
+# target of 520 x 520, 0.52 GB above what was taken before (a search adds up to 0.1 GB); these figures say more.
+_FIXED, _DECODED, _KEPT, _IMAGE = 200_000_000, 900, 130, 60
+
+Size = tuple[int, int]
 
 
-def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> int:
-    """An upper estimate of the memory that matching takes at its peak, for sizes (height, width)."""
-    frame_height, frame_width = hnet_size(*target_size)
-    images = source_size[0] * source_size[1] + target_size[0] * target_size[1]
-    return _FIXED + pairs * (_FRAME * frame_height * frame_width + _IMAGE * images)
+def needed_bytes(source_size: Size, target_size: Size, pairs: int = 1, tile: int | None = None) -> int:
+    """An upper estimate of the memory that matching takes at its peak, for sizes (height, width).
+
+    Args:
+        pairs: decoded at once.
+        tile: side of the square of the frame that is decoded at once, pixels, with its margin; None for the whole.
+    """
+    frame = math.prod(hnet_size(*target_size))
+    images = math.prod(source_size) + math.prod(target_size)
+    at_once = _DECODED * frame if tile is None else _DECODED * min(tile**2, frame) + _KEPT * frame
+    return _FIXED + pairs * (at_once + _IMAGE * images)
 
 
-def too_large(source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, limit: str) -> GlunetError:
+def too_large(source_size: Size, target_size: Size, pairs: int, limit: str) -> GlunetError:
     """The sentence for pairs that need more than there is; `limit` says how much that is, and by whose word."""
     (source_height, source_width), (height, width) = source_size, target_size
     what = f"{pairs} pairs of a target" if pairs > 1 else "A target"
@@ -37,9 +47,7 @@ def too_large(source_size: tuple[int, int], target_size: tuple[int, int], pairs:
 
 
 @contextmanager
-def out_of_memory_told(
-    device: torch.device, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int
-) -> Iterator[None]:
+def out_of_memory_told(device: torch.device, source_size: Size, target_size: Size, pairs: int) -> Iterator[None]:
     """Memory that runs out all the same becomes a `too_large`."""
     try:
         yield

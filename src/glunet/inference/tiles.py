@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glunet.flow.geometry import pixel_grid, resize_bilinear, sample
+from glunet.inference.memory import needed_bytes
 from glunet.network.correlation import local_correlation
 from glunet.network.decoder import SLOPE
 from glunet.network.glunet import Features, GLUNet, _double
@@ -28,8 +29,6 @@ logger = logging.getLogger(__name__)
 ENCODER_MARGIN, ADAPTED_MARGIN = 32, 48
 MARGIN2, MARGIN1 = 8, 48  # positions of level 2's grid and of level 1's
 TILES = (2048, 1536, 1024, 768, 512, 256)  # sides tried, in pixels of the frame
-# Bytes: of a tile's pixel while it is decoded, and for each pixel of the frame: features of two images, flows.
-_TILE, _KEPT, _IMAGE, _FIXED = 900, 130, 60, 200_000_000
 
 
 @dataclass(frozen=True)
@@ -77,22 +76,15 @@ def places(size: tuple[int, int], side: int, margin: int) -> Iterator[Place]:
             yield Place(y, x)
 
 
-def needed_bytes(source_size: tuple[int, int], target_size: tuple[int, int], frame: tuple[int, int], side: int) -> int:
-    """An upper estimate of what matching in tiles of this side takes, sizes as (height, width)."""
-    images = source_size[0] * source_size[1] + target_size[0] * target_size[1]
-    tile = min((side + 8 * MARGIN1) ** 2, frame[0] * frame[1])
-    return _FIXED + _TILE * tile + _KEPT * frame[0] * frame[1] + _IMAGE * images
-
-
 # Those whose levels 2 and 1 can be computed so: their correlation looks at nothing but a window.
 NETWORKS = ("glunet", "semantic-glunet")
 
 
-def fitting_side(
-    source_size: tuple[int, int], target_size: tuple[int, int], frame: tuple[int, int], available: int
-) -> int | None:
-    """The largest side of tiles that the memory allows; None if none does."""
-    return next((side for side in TILES if needed_bytes(source_size, target_size, frame, side) <= available), None)
+def fitting_side(source_size: tuple[int, int], target_size: tuple[int, int], available: int) -> int | None:
+    """The largest side of tiles that the memory allows, for sizes (height, width); None if none does."""
+    around = 8 * MARGIN1
+    fitting = (side for side in TILES if needed_bytes(source_size, target_size, tile=side + around) <= available)
+    return next(fitting, None)
 
 
 def encode(network: GLUNet, image: Tensor, image_256: Tensor, side: int) -> Features:
