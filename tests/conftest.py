@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from glunet import cli, loading
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("shared machines", deadline=None)
+settings.load_profile("shared machines")
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -425,14 +425,14 @@ def check(case, folder) -> None:
     assert np.isfinite(found).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(case=cases())
 def test_the_same_pixels_give_the_same_flow(case, tmp_path_factory):
     check(case, tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.mark.fuzz
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(case=cases())
 def test_the_same_pixels_give_the_same_flow_a_thousand_times(case, tmp_path_factory):
     check(case, tmp_path_factory.mktemp("drawn"))

@@ -354,7 +354,7 @@ def test_hloc_reads_what_it_names(run, photos, tmp_path):
 # Keypoints and tracks
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(2, 9), st.integers(0, 999))
 def test_a_cell_holds_one_keypoint_and_the_nearest_is_found(cell, seed):
     random = np.random.default_rng(seed)

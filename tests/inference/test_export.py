@@ -17,7 +17,9 @@ import untrained
 from glunet import GlunetError
 from glunet.inference import export
 from glunet.inference.export import area_matrix
+from glunet.matcher import Matcher
 from glunet.network.family import build, configure
+from glunet.network.glunet import GLUNet
 from places import ROOT
 
 onnx = pytest.importorskip("onnx")
@@ -40,23 +42,39 @@ def picture(height: int, width: int, seed: int) -> np.ndarray:
     return (F.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)[0] * 255).byte().permute(1, 2, 0).numpy()
 
 
-def misses(file: Path, source: np.ndarray, target: np.ndarray, **settings: object) -> np.ndarray:
+def rounded() -> GLUNet:
+    """Weights that float16 holds, as the package's are."""
+    return copy.deepcopy(untrained.network()).half().float()
+
+
+def misses(file: Path, source: np.ndarray, target: np.ndarray, matcher: Matcher) -> np.ndarray:
     """By how many pixels the file's flow and way back are away from the matcher's, of all pixels."""
     session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     planes = {"source": source, "target": target}
     found = session.run(None, {name: p.transpose(2, 0, 1)[None].astype(np.float32) for name, p in planes.items()})
-    match = untrained.matcher(**settings).match(source, target)
+    match = matcher.match(source, target)
     pairs = zip(found, (match.flow, match.backward), strict=True)
     return np.concatenate([np.abs(a[0].transpose(1, 2, 0) - b).max(axis=-1).ravel() for a, b in pairs])
 
 
 def test_one_file_for_all_sizes(tmp_path: Path) -> None:
-    """In one pass; the export takes most of a minute, so that all sizes are in one test."""
+    """In one pass and in half the bits; the export takes most of a minute, so that all sizes are in one test."""
     file = tmp_path / "any.onnx"
-    export.export(untrained.network(), untrained.matcher().settings, MADE_BY, file)
-    for target, source in (((256, 256), (256, 256)), ((300, 420), (260, 333)), ((40, 527), (700, 64))):
-        away = misses(file, picture(*source, seed=1), picture(*target, seed=2))
+    network = rounded()
+    matcher = Matcher(network, "rounded", "ab" * 32)
+    export.export(network, matcher.settings, MADE_BY, file, half=True)
+    # The second target is of another frame than the L-Net's, the third just as large as that.
+    for target, source in (((256, 256), (256, 256)), ((300, 420), (260, 333)), ((40, 263), (700, 64))):
+        away = misses(file, picture(*source, seed=1), picture(*target, seed=2), matcher)
         assert (away < 2e-3).mean() > 0.999
+    # Both branches that encode a frame have weights of their own, as onnxruntime wants them, in half the bits.
+    branches = export._branches(onnx.load(file).graph)
+    weights = [tensor for branch in branches for tensor in branch.initializer if len(tensor.dims) == 4]
+    convolutions = [node for branch in branches for node in branch.node if node.op_type == "Conv"]
+    assert len(weights) == len(convolutions) > 0
+    assert {tensor.data_type for tensor in weights if np.prod(tensor.dims) >= export.HALF_FROM} == {
+        onnx.TensorProto.FLOAT16
+    }
 
 
 def test_the_example_needs_numpy_and_onnxruntime_alone(tmp_path: Path) -> None:
@@ -83,13 +101,13 @@ def test_the_example_needs_numpy_and_onnxruntime_alone(tmp_path: Path) -> None:
 def test_passes_with_propagation(tmp_path: Path) -> None:
     file = tmp_path / "one.onnx"
     export.export(untrained.network(), untrained.matcher(passes=2).settings, MADE_BY, file, (256, 256))
-    assert (misses(file, picture(256, 256, 5), picture(256, 256, 6), passes=2) < 2e-3).mean() > 0.999
+    assert (misses(file, picture(256, 256, 5), picture(256, 256, 6), untrained.matcher(passes=2)) < 2e-3).mean() > 0.999
 
 
 def test_half_the_bits(tmp_path: Path) -> None:
-    """Weights that float16 holds, as the package's are, lose nothing by it."""
+    """Such weights lose nothing by it."""
     file = tmp_path / "one.onnx"
-    network = copy.deepcopy(untrained.network()).half().float()
+    network = rounded()
     settings = untrained.matcher().settings
     away = export.export(network, settings, MADE_BY, file, (256, 256), half=True)
     assert away["99 %"] <= 2e-3
@@ -105,7 +123,7 @@ def test_half_the_bits(tmp_path: Path) -> None:
 def test_a_pyramid(tmp_path: Path) -> None:
     file = tmp_path / "one.onnx"
     export.export(untrained.network(), untrained.matcher(pyramid=True).settings, MADE_BY, file, (256, 536))
-    away = misses(file, picture(256, 536, 5), picture(256, 536, 6), pyramid=True)
+    away = misses(file, picture(256, 536, 5), picture(256, 536, 6), untrained.matcher(pyramid=True))
     assert (away < 2e-3).mean() > 0.999
 
 

@@ -52,7 +52,7 @@ def worst(one: np.ndarray, other: np.ndarray, size: tuple[int, int]) -> float:
     return float(np.linalg.norm(apply_homography(one, at) - apply_homography(other, at), axis=-1).max())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.floats(-180, 180), st.floats(0.7, 1.4), st.sampled_from(((240, 320), (300, 200))))
 def test_keypoints_find_a_known_similarity(degrees, zoom, source_size):
     source = scene(1, source_size)

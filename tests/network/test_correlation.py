@@ -28,7 +28,7 @@ def by_definition(target: torch.Tensor, source: torch.Tensor, radius: int) -> to
     return out
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     batch=st.integers(1, 2),
     channels=st.integers(1, 5),

@@ -11,7 +11,7 @@ from glunet.network import encoder, strips
 from glunet.network.strips import StripPyramid, in_strips
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     batch=st.integers(1, 2),
     height=st.integers(1, 70),

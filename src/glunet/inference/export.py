@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
@@ -37,7 +38,7 @@ Size = tuple[int, int]
 
 
 class Graph(nn.Module):
-    """What the graph computes, without a branch that hangs on an image.
+    """What the graph computes, without a branch that hangs on what an image shows.
 
     Args:
         network: in eval mode.
@@ -83,7 +84,23 @@ class Graph(nn.Module):
 
     def _encode(self, image: Tensor, frame: Size) -> Features:
         low = self._prepare(image, (LNET_SIZE, LNET_SIZE))
-        return self.network.encode(low if frame == (LNET_SIZE, LNET_SIZE) else self._prepare(image, frame), low)
+        if self.frames is not None:
+            return self.network.encode(low if frame == (LNET_SIZE, LNET_SIZE) else self._prepare(image, frame), low)
+        features, (height, width) = self.network.encode(low, low), frame
+        sizes = (height // 8, width // 8), (height // 4, width // 4)
+
+        # A graph of all sizes encodes the frame only where it is another than the L-Net's. Both branches must say in
+        # the same words how large their results are: so the one resizes what has that size already, and both flatten.
+        def known(_: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
+            return tuple(F.interpolate(level, size).flatten() for level, size in zip(levels, sizes, strict=True))
+
+        def encoded(image: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+            return tuple(level.flatten() for level in self.network.encode_high(image))
+
+        levels = (self._prepare(image, frame), features.level2, features.level1)
+        flat = torch.cond(torch.sym_max(height, width) == LNET_SIZE, known, encoded, levels)
+        level2, level1 = (level.view(1, -1, *size) for level, size in zip(flat, sizes, strict=True))
+        return features._replace(level2=level2, level1=level1)
 
     def _prepare(self, image: Tensor, size: Size) -> Tensor:
         """As `frames.prepare`; areas as two matrix products, since ONNX has no operator for all ratios."""
@@ -133,10 +150,13 @@ def export(
         with _quiet(), torch.no_grad():
             _write(graph, example, None if size else any_size, part)
         model = onnx.load(part)
-        for part_of_graph in (*model.graph.node, *model.graph.value_info):  # where in the source each came from: 20 MB
-            del part_of_graph.metadata_props[:]
-        if half:
-            _halve(onnx, model)
+        for branch in _branches(model.graph):
+            _own_weights(model.graph, branch)
+        for graph_or_branch in (*_branches(model.graph), model.graph):  # halving a graph copies its branches
+            for part_of_graph in (*graph_or_branch.node, *graph_or_branch.value_info):
+                del part_of_graph.metadata_props[:]  # where in the source each came from: 20 MB
+            if half:
+                _halve(onnx, graph_or_branch)
         onnx.helper.set_model_props(model, {"glunet": json.dumps(metadata | {"settings": settings.as_dict()})})
         onnx.save(model, part)
         options = runtime.SessionOptions()
@@ -215,19 +235,42 @@ def _example(target: Size, source: Size) -> tuple[Tensor, Tensor]:
     return resize_bilinear(noise[..., 1:23, 2:], source), here
 
 
-def _halve(onnx: Any, model: Any) -> None:
+def _branches(graph: Any) -> list[Any]:
+    """The graphs of both branches wherever a graph has a condition."""
+    return [branch.g for node in graph.node if node.op_type == "If" for branch in node.attribute]
+
+
+def _own_weights(graph: Any, branch: Any) -> None:
+    """Gives a branch copies of the graph's weights that it reads.
+
+    onnxruntime brings weights into its convolutions' layout only where they lie in the same graph; without, the encoder
+    takes a quarter longer.
+    """
+    outer, taken = {tensor.name: tensor for tensor in graph.initializer}, set()
+    for node in branch.node:
+        for place, name in enumerate(node.input):
+            if name not in outer:
+                continue
+            node.input[place] = own = f"{name}_{branch.name}"
+            if own not in taken:
+                taken.add(own)
+                branch.initializer.add().CopyFrom(outer[name])
+                branch.initializer[-1].name = own
+
+
+def _halve(onnx: Any, graph: Any) -> None:
     """Stores the large float32 weights in 16 bits, each with a cast behind it that brings it back to 32."""
     casts = []
-    for tensor in model.graph.initializer:
+    for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < HALF_FROM or np.abs(values).max() > np.finfo(np.float16).max:
             continue
         name, stored = tensor.name, f"{tensor.name}_half"
         tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
         casts.append(onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 @contextmanager
