@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from glunet.matcher import Matcher
 
 # Here and nowhere else; CHANGELOG.md and CITATION.cff are checked against it.
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["GlunetError", "Match", "Matcher", "__version__", "load", "weights"]
 
