@@ -466,6 +466,20 @@ def test_what_has_moved_before_a_still_plane_gets_its_own_flow_back():
     assert wrong[1] < wrong[0] / 2
 
 
+def test_on_a_plane_seen_from_the_side_a_borrowed_flow_is_that_of_the_pixel_itself():
+    """With a zoom of 1.5 the flow six pixels away is three pixels off."""
+    source = scene(13, (240, 320))
+    true = similarity(20, 1.5, SIZE, (240, 320))
+    true[2, :2] = 1e-4, -2e-4
+    right = search.homography_flow(true, SIZE)
+    wrong = right.copy()
+    wrong[50:70, 60:66] += 4
+    pair = views(source, seen_through(source, true, SIZE))
+    found = np.linalg.norm(polish.borrow(wrong, pair) - right, axis=-1)
+    assert (found < 0.1).mean() > 0.99
+    assert (found[50:70, 60:66] < 0.1).mean() > 0.9
+
+
 def test_opencv_gets_its_threads_back():
     before = cv2.getNumThreads()
     with threads():

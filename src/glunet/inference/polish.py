@@ -4,9 +4,10 @@ Three steps, each of which may change a pixel's flow only where the images then 
 
 1. refine: the flow left over between the target and the warped source, by OpenCV's variational refinement (Brox et al.
    2004, "High accuracy optical flow estimation based on a theory for warping"), at half the size;
-2. borrow: a pixel takes over the flow of one some pixels away. The network's finest level has a quarter of the size, so
-   that the flow of what is thin or at an edge is often right a few pixels beside it. Costs are compared after an
-   edge-aware filter of the target (He et al. 2010, "Guided image filtering"; Hosni et al. 2013 for costs);
+2. borrow: a pixel takes over the flow of one some pixels away, as it differs from the flow of the plane that most of
+   the scene lies on: a wall seen from the side moves otherwise there. The network's finest level has a quarter of the
+   size, so that the flow of what is thin or at an edge is often right a few pixels beside it. Costs are compared after
+   an edge-aware filter of the target (He et al. 2010, "Guided image filtering"; Hosni et al. 2013 for costs);
 3. refine at the whole size.
 
 Pairs that do not look alike, two objects of a kind say, are left alone ("auto").
@@ -20,6 +21,7 @@ import numpy as np
 
 from glunet.errors import GlunetError
 from glunet.inference.likeness import Views, blur, bytes_of, length, warp
+from glunet.inference.search import OneWay, homography_flow, own_homography
 
 Polish = Literal["auto"] | bool
 
@@ -79,14 +81,16 @@ def refine(flow: np.ndarray, views: Views, shrink: int = 1) -> np.ndarray:
 
 
 def borrow(flow: np.ndarray, views: Views) -> np.ndarray:
-    """The flow, where another's from some pixels away fits clearly better."""
+    """The flow, where another's from some pixels away fits clearly better; both beyond that of the dominant plane."""
     cost = _Cost(views)
     (height, width), far = flow.shape[:2], max(max(step) for step in STEPS)
-    padded = cv2.copyMakeBorder(flow, far, far, far, far, cv2.BORDER_REPLICATE)
+    matrix = own_homography(OneWay(flow, np.ones(flow.shape[:2], np.float32)), views)
+    plane = homography_flow(np.eye(3) if matrix is None else matrix, flow.shape)
+    padded = cv2.copyMakeBorder(flow - plane, far, far, far, far, cv2.BORDER_REPLICATE)
     best = np.minimum(cost(flow) - GAIN, FITS)
     lender = np.zeros((height, width), np.uint8)  # which step leads to it; 0 for none
     for number, (right, down) in enumerate(STEPS, start=1):
-        other = padded[far + down : far + down + height, far + right : far + right + width]
+        other = padded[far + down : far + down + height, far + right : far + right + width] + plane
         costs = cost(other)
         differs = cv2.transform((other - flow) ** 2, np.ones((1, 2), np.float32)) > APART**2
         better = differs & (costs < best) & views.in_view(other)
@@ -95,7 +99,7 @@ def borrow(flow: np.ndarray, views: Views) -> np.ndarray:
     y, x = np.nonzero(lender)
     step = np.array(STEPS)[lender[y, x] - 1]
     chosen = flow.copy()
-    chosen[y, x] = padded[far + y + step[:, 1], far + x + step[:, 0]]
+    chosen[y, x] = padded[far + y + step[:, 1], far + x + step[:, 0]] + plane[y, x]
     return chosen
 
 
