@@ -32,6 +32,7 @@ another kind give other seconds; the ratios hold better. Measure your own: `glun
   of VGG's 3 x 3 convolutions, the best of both layouts, measured here in the same run.
 - DIS and RAFT are what one might pick instead; they are made for neighbouring frames of a video. RAFT has random
   weights, which do not change its time, and its usual 12 iterations.
+- The network as an ONNX file beside PyTorch, at equal threads: [docs/onnx.md](onnx.md).
 """
 
 
