@@ -380,7 +380,7 @@ class Matcher:
         if wish.polish:
             with threads():
                 if wish.polish is True or looks_alike(flow, seen):
-                    flow = refined(flow, seen, found is not None and found.one_plane)
+                    flow = refined(flow, seen)
         return Match(
             flow,
             source.size,

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_inference import SIZE, constant, scene
 from torch import Tensor
 
 import glunet
@@ -25,6 +24,7 @@ from glunet.training.loss import uncertainty_loss
 from glunet.training.photographs import Photographs, find
 from glunet.training.recipes import RECIPES, for_network
 from glunet.training.scenes import Truth
+from textured import SIZE, constant, scene
 
 TABLE = Calibration((0.1, 10.0), (0.0, 1.0, 100.0), ((1.0, 0.5, 0.0), (0.9, 0.4, 0.0)), 0.2, {})
 

@@ -1,14 +1,18 @@
 """Polish: what the images themselves say more than the network, at the target's full size.
 
-Three steps, each of which may change a pixel's flow only where the images then look more alike:
+Three steps:
 
-1. refine: the flow left over between the target and the warped source, by OpenCV's variational refinement (Brox et al.
-   2004, "High accuracy optical flow estimation based on a theory for warping"), at half the size;
+1. refine at half the size: OpenCV's variational refinement (Brox et al. 2004, "High accuracy optical flow estimation
+   based on a theory for warping") moves the flow to where grey levels and their slopes agree and the flow is smooth.
+   A pixel whose neighbourhood then looks clearly less alike keeps its flow;
 2. borrow: a pixel takes over the flow of one some pixels away, as it differs from the flow of the plane that most of
    the scene lies on: a wall seen from the side moves otherwise there. The network's finest level has a quarter of the
    size, so that the flow of what is thin or at an edge is often right a few pixels beside it. Costs are compared after
    an edge-aware filter of the target (He et al. 2010, "Guided image filtering"; Hosni et al. 2013 for costs);
 3. refine at the whole size.
+
+Smooth is meant beyond the plane where the flow is smoother so: a wall seen from the side, or a camera that turns or
+comes nearer, has a flow that is not.
 
 Pairs that do not look alike, two objects of a kind say, are left alone ("auto").
 """
@@ -20,14 +24,16 @@ import cv2
 import numpy as np
 
 from glunet.errors import GlunetError
-from glunet.inference.likeness import Views, blur, bytes_of, length, warp
+from glunet.geometry.estimation import apply_homography
+from glunet.inference.likeness import Views, blur, bytes_of, grid, length, warp
 from glunet.inference.search import OneWay, homography_flow, own_homography
 
 Polish = Literal["auto"] | bool
 
 ALIKE = 0.4  # median correlation where there is texture; two objects of a kind reach 0.35, two views of one thing 0.5
-LONGEST = 4.0  # pixels by which one refinement may move a pixel: it is made for what is left over
-PER_PIXEL = 0.02  # gain in correlation that each pixel of motion beyond half a one must bring
+LONGEST = 8.0  # pixels by which one refinement may move a pixel: it is made for what is left over
+LOSS = 0.1  # of correlation, which a refinement may cost a pixel: right flows of noisy images lose some to overfit ones
+SMOOTHER = 0.75  # of the flow's median slope, which what is left of it beyond the plane's must be below
 # Pixels by which a flow is borrowed: x, y.
 STEPS = [step for step in product((-6, 0, 6), repeat=2) if any(step)] + [(-16, 0), (16, 0), (0, -16), (0, 16)]
 GAIN = 1.0  # grey levels by which a borrowed flow must fit better
@@ -44,20 +50,23 @@ def check_polish(polish: Polish) -> Polish:
     return polish
 
 
-def refined(flow: np.ndarray, views: Views, one_plane: bool = False) -> np.ndarray:
+def refined(flow: np.ndarray, views: Views) -> np.ndarray:
     """The flow, sharper where the images say so.
 
     Args:
         flow: H x W x 2 float32, target into source, pixels.
         views: the two images.
-        one_plane: the scene is one: there are no edges of motion, and nothing to borrow across them.
 
     Returns:
         H x W x 2 float32. A pixel that led out of the source, or to an invalid one, keeps its flow, and none comes to
         do so.
     """
-    flow = refine(flow, views, shrink=2)
-    return refine(flow if one_plane else borrow(flow, views), views)
+    plane = own_homography(OneWay(flow, np.ones(flow.shape[:2], np.float32)), views)
+    base = _resize(views)
+    if plane is not None and _slope(_beyond(flow, plane)) < SMOOTHER * _slope(_beyond(flow, base)):
+        base = plane
+    flow = borrow(refine(flow, views, base, shrink=2), views, base if plane is None else plane)
+    return refine(flow, views, base)
 
 
 def looks_alike(flow: np.ndarray, views: Views) -> bool:
@@ -66,26 +75,33 @@ def looks_alike(flow: np.ndarray, views: Views) -> bool:
     return bool(counted.any()) and float(np.median(views.correlation(flow)[counted])) >= ALIKE
 
 
-def refine(flow: np.ndarray, views: Views, shrink: int = 1) -> np.ndarray:
-    """The flow with the residual between target and warped source added, where that raises the local correlation.
+def refine(flow: np.ndarray, views: Views, base: np.ndarray, shrink: int = 1) -> np.ndarray:
+    """The flow by variational refinement, where the images do not look clearly less alike for it.
 
     Args:
-        shrink: find the residual at one part in so many of the size: it may then be so many times as long.
+        base: 3 x 3 homography, target -> source, beyond which the flow is smooth.
+        shrink: refine at one part in so many of the size.
     """
-    residual = _residual(views.target, warp(views.source, flow), shrink)
-    found = residual + warp(flow, residual)  # first the residual, then the flow from where that leads
-    moved = length(found - flow)
-    gained = views.correlation(found) - views.correlation(flow)
-    better = (gained > PER_PIXEL * np.maximum(moved - 0.5, 0)) & (moved < LONGEST)
+    rest = _beyond(flow, base)
+    # Cubic: what is refined below a pixel should not be blurred twice.
+    at = grid(flow.shape)
+    seen = cv2.remap(
+        views.source, at + homography_flow(base, flow.shape), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    there = cv2.inRange(at + rest, (0, 0), (flow.shape[1] - 1, flow.shape[0] - 1)).view(bool)
+    moved = _variational(views.target, seen, np.where(there[..., None], rest, 0), shrink)
+    found = apply_homography(base, at + rest + moved) - at
+    there &= np.isfinite(found).all(-1)
+    found = np.where(there[..., None], found, flow).astype(np.float32)
+    better = (length(found - flow) < LONGEST) & (views.correlation(found) > views.correlation(flow) - LOSS)
     return np.where((better & views.in_view(flow) & views.in_view(found))[..., None], found, flow)
 
 
-def borrow(flow: np.ndarray, views: Views) -> np.ndarray:
-    """The flow, where another's from some pixels away fits clearly better; both beyond that of the dominant plane."""
+def borrow(flow: np.ndarray, views: Views, plane: np.ndarray) -> np.ndarray:
+    """The flow, where another's from some pixels away fits clearly better; both beyond that of the plane (3 x 3)."""
     cost = _Cost(views)
     (height, width), far = flow.shape[:2], max(max(step) for step in STEPS)
-    matrix = own_homography(OneWay(flow, np.ones(flow.shape[:2], np.float32)), views)
-    plane = homography_flow(np.eye(3) if matrix is None else matrix, flow.shape)
+    plane = homography_flow(plane, flow.shape)
     padded = cv2.copyMakeBorder(flow - plane, far, far, far, far, cv2.BORDER_REPLICATE)
     best = np.minimum(cost(flow) - GAIN, FITS)
     lender = np.zeros((height, width), np.uint8)  # which step leads to it; 0 for none
@@ -126,18 +142,36 @@ def _planes(image: np.ndarray) -> np.ndarray:
     return np.dstack([bytes_of(plane) for plane in (image, *slopes)])
 
 
-def _residual(target: np.ndarray, seen: np.ndarray, shrink: int) -> np.ndarray:
-    """The flow from the target into what is seen there of the source, H x W x 2, found at 1 / shrink of the size."""
+def _variational(target: np.ndarray, seen: np.ndarray, flow: np.ndarray, shrink: int) -> np.ndarray:
+    """By how much the flow from the target into an image of its size, H x W x 2, is to change."""
     height, width = target.shape
     size = (width // shrink, height // shrink)
+    scale = np.array((size[0] / width, size[1] / height), np.float32)
     if shrink > 1:
-        target, seen = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (target, seen))
+        target, seen, flow = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (target, seen, flow))
     solver = cv2.VariationalRefinement_create()
-    solver.setAlpha(5), solver.setDelta(5), solver.setGamma(10)
     solver.setFixedPointIterations(3), solver.setSorIterations(15)
-    residual = np.zeros((*target.shape, 2), np.float32)
-    for _ in range(2):
-        residual = solver.calc(bytes_of(target), bytes_of(seen), residual)
-    if shrink > 1:
-        residual = cv2.resize(residual, (width, height)) * np.array((width / size[0], height / size[1]), np.float32)
-    return residual
+    before = np.ascontiguousarray(flow * scale)
+    after = before.copy()  # the solver writes into what it is given
+    images = bytes_of(target), bytes_of(seen)
+    for _ in range(4):
+        after = solver.calc(*images, after)
+    return cv2.resize(after - before, (width, height)) / scale
+
+
+def _beyond(flow: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """What is left of a flow when the source is warped by a homography (3 x 3, target -> source): H x W x 2 float32."""
+    at = grid(flow.shape)
+    return np.nan_to_num(apply_homography(np.linalg.inv(base), at + flow) - at, nan=1e6).astype(np.float32)
+
+
+def _slope(flow: np.ndarray) -> float:
+    """The median by which a flow changes from a pixel to the next."""
+    across, down = flow[:-1, 1:] - flow[:-1, :-1], flow[1:, :-1] - flow[:-1, :-1]
+    return float(np.median(np.hypot(length(across), length(down)))) if across.size else 0.0
+
+
+def _resize(views: Views) -> np.ndarray:
+    """The homography target -> source of a plain resize, pixel centres at integers."""
+    across, down = (a / b for a, b in zip(views.source.shape[::-1], views.target.shape[::-1], strict=True))
+    return np.array(((across, 0, (across - 1) / 2), (0, down, (down - 1) / 2), (0, 0, 1)))

@@ -70,7 +70,6 @@ class Found:
         before, after: agreement of the first pass and of the result: the share of what both images see that comes back
             to within a tolerance (`glunet.inference.confidence`), 0..1; without a way back the share of what is in view
             that the network is sure of.
-        one_plane: whether one homography explains nearly all that comes back.
         points: how many keypoints agree on one homography that the match follows; 0 where it follows none.
         way_back: whether the way back was needed; without, the network was sure and keypoints said the same.
     """
@@ -78,7 +77,6 @@ class Found:
     hypothesis: str
     before: float
     after: float
-    one_plane: bool = False
     points: int = 0
     way_back: bool = True
 
@@ -225,7 +223,7 @@ class Searcher:
         follows = [g.inliers for g in self.guesses if misses(best.flow, g) <= tolerance(self.views.source.shape)]
         origins = ", ".join(dict.fromkeys(self.origins))
         back = isinstance(best, TwoWay)
-        return flow, Found(origins, before, after, plane is not None, max(follows, default=0), back)
+        return flow, Found(origins, before, after, max(follows, default=0), back)
 
     def _goes_on(self, enough: float) -> bool:
         """Whether to look further: everything is wanted, or the match agrees badly and no hypothesis is sure."""

@@ -1,4 +1,4 @@
-"""Search and polish: hypotheses of known geometry, what is accepted and what is not, and shifts below a pixel."""
+"""Search: hypotheses of known geometry, what is accepted and what is not."""
 
 from functools import cache
 
@@ -13,37 +13,11 @@ from hypothesis import strategies as st
 import glunet
 from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography
-from glunet.inference import hypotheses, polish, search
+from glunet.inference import hypotheses, search
 from glunet.inference.features import feature_points
-from glunet.inference.likeness import grid, threads, views, warp
+from glunet.inference.likeness import grid, views
+from textured import SIZE, constant, scene, seen_through, similarity
 from untrained import matcher
-
-SIZE = (120, 160)
-
-
-def scene(seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """H x W x 3 float32 in 0..255: texture of all scales."""
-    random = np.random.default_rng(seed)
-    image = sum(
-        cv2.resize(random.uniform(-1, 1, (size[0] // s, size[1] // s, 3)).astype(np.float32), size[::-1]) * s**0.5
-        for s in (2, 4, 8, 16)
-    )
-    return cv2.normalize(cv2.GaussianBlur(image, (0, 0), 1), None, 0, 255, cv2.NORM_MINMAX)
-
-
-def seen_through(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The target of `size` that a source shows through a target -> source homography."""
-    return cv2.warpPerspective(image, matrix, size[::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP).clip(0, 255)
-
-
-def similarity(degrees: float, zoom: float, target: tuple[int, int], source: tuple[int, int]) -> np.ndarray:
-    """Target -> source about the middles."""
-    angle = np.deg2rad(degrees)
-    linear = zoom * np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
-    middle, other = (((np.array(size[::-1])) - 1) / 2 for size in (target, source))
-    matrix = np.eye(3)
-    matrix[:2, :2], matrix[:2, 2] = linear, other - linear @ middle
-    return matrix
 
 
 def worst(one: np.ndarray, other: np.ndarray, size: tuple[int, int]) -> float:
@@ -110,10 +84,6 @@ def test_coarse_hypotheses_join_the_middles(source_size):
         there = apply_homography(guess.matrix, middle)[0]
         np.testing.assert_allclose(there, ((source_size[1] - 1) / 2, (source_size[0] - 1) / 2))
         assert np.linalg.det(guess.matrix) > 0
-
-
-def constant(x: float, y: float, size: tuple[int, int] = SIZE) -> np.ndarray:
-    return np.full((*size, 2), (x, y), np.float32)
 
 
 def two_way(x: float, y: float) -> search.TwoWay:
@@ -412,81 +382,3 @@ def test_a_turned_photograph_is_found_and_says_how():
     assert match.metadata()["search"]["hypothesis"] == match.found.hypothesis
     assert match.metadata()["search"]["keypoints"] == match.found.points
     assert match.found.after > match.found.before
-
-
-# Polish
-
-
-@pytest.mark.parametrize("depth", [8, 16])
-def test_polish_halves_the_error_of_a_known_shift_below_a_pixel(depth):
-    source = scene(8, (160, 200))
-    if depth == 16:  # 12 bits in 16: a sixteenth of the range
-        source = source / 16
-    true = np.array(((1, 0, 10.4), (0, 1, 8.7), (0, 0, 1.0)))
-    pair = views(source, seen_through(source, true, SIZE))
-    rough = constant(10.4 + 0.6, 8.7 - 0.5)
-    error = np.linalg.norm(polish.refined(rough, pair) - (10.4, 8.7), axis=-1)
-    assert polish.looks_alike(rough, pair)
-    assert np.median(error) < 0.5 * np.hypot(0.6, 0.5) / 2
-    assert (error > np.hypot(0.6, 0.5) + 0.3).mean() < 0.01
-
-
-def test_polish_leaves_two_different_things_alone():
-    pair = views(scene(9), scene(10))
-    assert not polish.looks_alike(constant(0, 0), pair)
-    match = matcher(polish="auto").match(scene(9) / 255, scene(10) / 255)
-    np.testing.assert_array_equal(match.flow, matcher().match(scene(9) / 255, scene(10) / 255).flow)
-
-
-def test_polish_never_leads_out_of_the_source_nor_to_what_is_not_valid():
-    source = scene(11, (160, 200))
-    valid = np.ones((160, 200), bool)
-    valid[:, :60] = False
-    pair = views(source, source[20:140, 20:180], valid)
-    rough = constant(20.7, 19.4)
-    found = polish.refined(rough, pair)
-    before, after = pair.in_view(rough), pair.in_view(found)
-    assert (after | ~before).all()
-    np.testing.assert_array_equal(found[~before], rough[~before])
-
-
-def test_what_has_moved_before_a_still_plane_gets_its_own_flow_back():
-    """A square that moved by 12 px; a flow whose edge lies 6 px too far out is cut back to it."""
-    target = scene(12, (120, 160))
-    source = target.copy()
-    source[40:80, 72:112] = target[40:80, 60:100]
-    flow = np.zeros((*SIZE, 2), np.float32)
-    flow[34:86, 54:106] = (12, 0)
-    true = np.zeros((*SIZE, 2), np.float32)
-    true[40:80, 60:100] = (12, 0)
-    seen = np.ones(SIZE, bool)
-    seen[40:80, 100:112] = False  # covered in the source
-    found = polish.refined(flow, views(source, target))
-    wrong = [(np.linalg.norm(f - true, axis=-1) > 3)[seen].sum() for f in (flow, found)]
-    assert wrong[1] < wrong[0] / 2
-
-
-def test_on_a_plane_seen_from_the_side_a_borrowed_flow_is_that_of_the_pixel_itself():
-    """With a zoom of 1.5 the flow six pixels away is three pixels off."""
-    source = scene(13, (240, 320))
-    true = similarity(20, 1.5, SIZE, (240, 320))
-    true[2, :2] = 1e-4, -2e-4
-    right = search.homography_flow(true, SIZE)
-    wrong = right.copy()
-    wrong[50:70, 60:66] += 4
-    pair = views(source, seen_through(source, true, SIZE))
-    found = np.linalg.norm(polish.borrow(wrong, pair) - right, axis=-1)
-    assert (found < 0.1).mean() > 0.99
-    assert (found[50:70, 60:66] < 0.1).mean() > 0.9
-
-
-def test_opencv_gets_its_threads_back():
-    before = cv2.getNumThreads()
-    with threads():
-        assert cv2.getNumThreads() == torch.get_num_threads()
-    assert cv2.getNumThreads() == before
-
-
-def test_warp_reads_the_source_where_the_flow_leads():
-    image = scene()[..., 0]
-    np.testing.assert_allclose(warp(image, constant(3, 2))[:-2, :-3], image[2:, 3:], atol=1e-2)
