@@ -17,8 +17,8 @@ What a pair costs: seconds, memory, and how far that is from the least a machine
 another kind give other seconds; the ratios hold better. Measure your own: `glunet bench`, two minutes; `--full`, eight.
 
 - Seconds are of one flow, from uint8 images in memory to a flow in memory, in one direction and without confidence;
-  "as it comes" with the passes and the pyramid that the weights were made for (docs/matches.md), the other rows of
-  GLU-Net with one pass and none, as in the paper; "match()" is what `matcher.match` does: as it comes, both directions,
+  "default settings" with the passes and the pyramid that the weights were made for (docs/matches.md), the other rows of
+  GLU-Net with one pass and none, as in the paper; "match()" is `matcher.match`: default settings, both directions,
   with confidence. The median of the rounds, in brackets the
   fastest and the slowest. All rows of a table run in turns in one process, so that a neighbour who slows the machine
   slows them all; ratios are taken round by round.

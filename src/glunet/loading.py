@@ -1,4 +1,4 @@
-"""Weights: what comes with the package, our files, official checkpoints, told apart by content."""
+"""Weights: what comes with the package, our files, official checkpoints, recognised by content."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ def load(
 
     Args:
         name: the name of weights in the package (`weights()` lists them), a file of ours (.safetensors), an official
-            checkpoint (.pth), told apart by their content, or a file of ours on the Hugging Face Hub ("hf://OWNER/NAME",
+            checkpoint (.pth), recognised by their content, or a file of ours on the Hugging Face Hub ("hf://OWNER/NAME",
             `from_hub`; the one case in which something is downloaded).
         device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
         points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
@@ -232,7 +232,7 @@ def find(name: str | Path) -> Path:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Told by the first bytes: an eight-byte length, then a JSON object."""
+    """Recognised by the first bytes: an eight-byte length, then a JSON object."""
     try:
         with path.open("rb") as file:
             return file.read(9)[8:] == b"{"

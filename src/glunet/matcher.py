@@ -293,7 +293,7 @@ class Matcher:
     @own_state()
     @torch.inference_mode()
     def _flow(self, source: Tensor, target: Tensor, bits: int | None = None) -> Tensor:
-        """See `flow`; grey levels and features are held no longer than they are needed."""
+        """See `flow`; grey levels and features are kept no longer than they are needed."""
         source_size, target_size = image_size(source), image_size(target)
         frame = self._frame(target_size)
         with out_of_memory_told(self.device, source_size, target_size, len(target)):
@@ -397,7 +397,7 @@ class Matcher:
 
     @torch.inference_mode()
     def _way_back(self, source: Encoded, target: Encoded) -> np.ndarray:
-        """The network's flow from the source into the target, of a pair whose flow it has told."""
+        """The network's flow from the source into the target, of a pair whose flow is known."""
 
         def pair(at: Size) -> list[Any]:
             return [self.computation.features([image], at) for image in (source, target)]

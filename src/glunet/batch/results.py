@@ -131,6 +131,6 @@ def written(folder: Path) -> Iterator[list[Named]]:
         try:
             table = pa.parquet.read_table(path, columns=["source", "target"]).to_pydict()
         except (OSError, pa.ArrowInvalid) as error:
-            told = f"'{path}' cannot be read ({error}): remove it, and its pairs are matched again."
-            raise GlunetError(told) from error
+            message = f"'{path}' cannot be read ({error}): remove it, and its pairs are matched again."
+            raise GlunetError(message) from error
         yield list(zip(table["source"], table["target"], strict=True))

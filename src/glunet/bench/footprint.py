@@ -4,7 +4,7 @@ python -P footprint.py '{"row": "twin", "weights": "glunet", "device": "cpu", "h
 "matches": 1}'
 
 prints one line of JSON: seconds to import torch, to import glunet, to load, of the first match; bytes that the process
-held at its peak above the peak after `import torch`; on CUDA the peak of what torch held there.
+took at its peak above the peak after `import torch`; on CUDA the peak of what torch allocated there.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def peak_bytes() -> int | None:
-    """The most memory this process has held, resident; None where the system does not tell."""
+    """The most resident memory this process has had; None where the system does not say."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -62,7 +62,7 @@ def measure(settings: Settings, say: Say = lambda text: None) -> dict[str, Any]:
     """Everything, in a dictionary of plain values: seconds, bytes, operations (docs/performance.md explains each).
 
     Args:
-        say: told what is done now.
+        say: called with what is done now.
 
     Raises:
         GlunetError: if the weights cannot be used.
@@ -315,6 +315,6 @@ def fresh(row: str, weights: str, device: torch.device, height: int, width: int,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise GlunetError(f"A process that measured memory ended with {done.returncode} ({last}).")
     return json.loads(done.stdout.splitlines()[-1])

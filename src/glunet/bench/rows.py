@@ -55,7 +55,7 @@ class Row:
 
 
 class Flow:
-    """A flow through a matcher or plain; `network()` is the module whose stages can be told apart, or None."""
+    """A flow through a matcher or plain; `network()` is the module whose stages can be timed separately, or None."""
 
     def __init__(self, run: Callable[[Tensor, Tensor], Tensor], network: Callable[[], Any] = lambda: None) -> None:
         self.run, self.network = run, network
@@ -170,8 +170,8 @@ def check_memory(name: str, height: int, width: int, device: torch.device) -> No
 ROWS: dict[str, Row] = {
     "exact": Row("glunet, exact", _glunet("exact"), batches=True),
     "fast": Row("glunet, fast", _glunet("fast"), batches=True),
-    "shipped-exact": Row("glunet, exact, as it comes", _glunet("exact", as_shipped=True), batches=True),
-    "shipped-fast": Row("glunet, fast, as it comes", _glunet("fast", as_shipped=True), batches=True),
+    "shipped-exact": Row("glunet, exact, default settings", _glunet("exact", as_shipped=True), batches=True),
+    "shipped-fast": Row("glunet, fast, default settings", _glunet("fast", as_shipped=True), batches=True),
     "match": Row("glunet, exact, match()", _match),
     "twin": Row("plain twin", _twin, batches=True),
     "published-exact": Row("published, exact", _glunet("exact"), published=True),

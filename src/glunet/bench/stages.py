@@ -13,7 +13,7 @@ _METHODS = ("global_scores", "local_scores")  # warping is a part of the local o
 
 
 def known(network: Any) -> TypeGuard[nn.Module]:
-    """Whether the stages of this network can be told apart."""
+    """Whether the stages of this network can be timed separately."""
     return all(hasattr(network, method) for method in _METHODS)
 
 
@@ -22,7 +22,7 @@ def watched(network: nn.Module, wait: Callable[[], Any]) -> Iterator[dict[str, f
     """While it lasts, the seconds that the network's parts take add up in the dictionary, by stage.
 
     Args:
-        network: GLU-Net or its plain twin: parts are told by the names of its modules, correlations by its methods.
+        network: GLU-Net or its plain twin: parts are known by the names of its modules, correlations by its methods.
         wait: returns when the device has done all it was given.
     """
     seconds = dict.fromkeys(STAGES[:-1], 0.0)

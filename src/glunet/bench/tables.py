@@ -110,7 +110,7 @@ def _stages(result: dict[str, Any]) -> Table:
         for line in size["rows"]
         if "stages" in line
     )
-    note = "Of one run apart from the timing; correlations with the warping, decoders with their upsampling."
+    note = "Of one run besides the timing; correlations with the warping, decoders with their upsampling."
     return Table("Where the time goes, in percent", ("", *STAGES), lines, (note,))
 
 

@@ -22,7 +22,7 @@ def in_turns(
         runs: name -> what to time; it is given the number of the round and returns when all work is done.
         repeat: rounds at most.
         seconds: no round is begun that would end later, going by the slowest one; but there are `fewest`.
-        say: told what comes: the number of the round, from 0, and the name.
+        say: called with what comes next: the number of the round, from 0, and the name.
 
     Returns:
         name -> seconds of each round.

@@ -77,12 +77,12 @@ def main() -> NoReturn:
     except typer.Abort:
         raise SystemExit(130) from None
     except UsageError as error:
-        said = error.format_message().replace("Value error, ", "").rstrip(".")
-        if said.startswith("Usage:"):  # of `glunet` without a command
-            print(said, file=sys.stderr)
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        if message.startswith("Usage:"):  # of `glunet` without a command
+            print(message, file=sys.stderr)
             raise SystemExit(2) from None
         command = error.ctx.command_path if error.ctx else "glunet"
-        _fail(f"{said}. '{command} --help' tells more.")
+        _fail(f"{message}. '{command} --help' shows more.")
     except OSError as error:
         # What the commands did not foresee: a folder without rights, a full disk.
         where = f" '{error.filename}'" if error.filename else ""

@@ -66,8 +66,8 @@ def batch(
             failed, matched = failed + done.failed, matched + done.pairs - done.failed
             bar.update(task, advance=done.pairs)
             if done.failed:
-                told = f"glunet: {done.failed} of {done.pairs} pairs failed: {done.reason}"
-                bar.console.print(told, soft_wrap=True, highlight=False, markup=False)
+                message = f"glunet: {done.failed} of {done.pairs} pairs failed: {done.reason}"
+                bar.console.print(message, soft_wrap=True, highlight=False, markup=False)
 
         before = run(job, named, block, ray, watch)
     typer.echo(f"{out}: {matched} pairs matched, {failed} failed, {before} were there before")

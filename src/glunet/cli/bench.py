@@ -72,7 +72,7 @@ def bench(
     Example: glunet bench
     """
     asked = parse_sizes(sizes or (ALL_SIZES if full else SIZES))
-    if json_file not in (None, "-") and not Path(json_file).absolute().parent.is_dir():  # said before minutes are spent
+    if json_file not in (None, "-") and not Path(json_file).absolute().parent.is_dir():  # before minutes are spent
         raise GlunetError(f"'{json_file}' cannot be written: its folder is missing; make it, or choose another place.")
     from rich.console import Console
 

@@ -95,10 +95,10 @@ def colmap(
     if hloc is not None:
         hdf5()
 
-    def told(problem: str) -> None:
+    def warn(problem: str) -> None:
         typer.echo(f"glunet: passed over: {problem}", err=True)
 
-    found = _readable(out, images, cameras, told if keep_going else None)
+    found = _readable(out, images, cameras, warn if keep_going else None)
     chosen = _pairs([picture.name for picture in found], pairs, window, exhaustive)
     matcher = load(weights, device, search=search, polish=polish)
     settings = Settings(size=size, cell=cell, reach=cell / 4, least=least, round_trip=round_trip)
@@ -160,17 +160,17 @@ def _journal(
     return Journal(out.with_name(out.name + ".pairs"), identity, resume)
 
 
-def _readable(out: Path, images: Path, cameras: "Cameras", told: Callable[[str], None] | None) -> "list[Picture]":
-    """The images of the folder; one that cannot be read is passed over where somebody is `told`, and else an error."""
+def _readable(out: Path, images: Path, cameras: "Cameras", warn: Callable[[str], None] | None) -> "list[Picture]":
+    """The images of the folder; one that cannot be read is an error, or where there is a `warn`, skipped."""
     from glunet.colmap import database
     from glunet.colmap.pictures import pictures
 
-    found = pictures(images, told)
+    found = pictures(images, warn)
     for picture in database.check(out, images, found, cameras):
         problem = f"COLMAP cannot read '{picture.path}': convert it to JPEG or PNG."
-        if told is None:
+        if warn is None:
             raise GlunetError(problem)
-        told(problem)
+        warn(problem)
         found.remove(picture)
     return found
 
@@ -206,8 +206,8 @@ def _collected(
             bar.update(task, completed=done)
             if matched.verdict:
                 a, b = (shelf.images[number].name for number in matched.pair)
-                told = f"glunet: left out {a} and {b}: {matched.verdict}"
-                bar.console.print(told, soft_wrap=True, highlight=False, markup=False)
+                message = f"glunet: left out {a} and {b}: {matched.verdict}"
+                bar.console.print(message, soft_wrap=True, highlight=False, markup=False)
 
         return collect(shelf, pairs, settings, watch, journal, keep_going)
 

@@ -13,7 +13,7 @@ def convert(
 ) -> None:
     """Write an official checkpoint of the GLU-Net family as safetensors, every tensor accounted for.
 
-    Its network is told by its tensors: GLU-Net, Semantic-GLU-Net, LOCAL-Net, GLOBAL-Net or GLOCAL-Net.
+    Its network is recognised by its tensors: GLU-Net, Semantic-GLU-Net, LOCAL-Net, GLOBAL-Net or GLOCAL-Net.
 
     Example: glunet convert GLUNet_DPED_CityScape_ADE.pth authors.safetensors
     """

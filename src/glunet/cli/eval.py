@@ -80,7 +80,7 @@ def evaluate(
     if dataset is None:
         raise GlunetError("no evaluation set named: give one (glunet eval --list shows them) or 'all'.")
     if dataset != "all":
-        benchmark(dataset).open(root)  # what is wrong with it is said before the network is loaded
+        benchmark(dataset).open(root)  # what is wrong with it is reported before the network is loaded
     elif root is None:
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
     cache = _cache(out) if cached else None

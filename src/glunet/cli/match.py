@@ -109,7 +109,7 @@ def match(
     from glunet.loading import load
 
     asked = None if points is None else read_points(points)
-    image_size(source, "source"), image_size(target, "target")  # what cannot be opened is said before weights are read
+    image_size(source, "source"), image_size(target, "target")  # errors come before weights are read
     settings: dict[str, Any] = {"iterative_refinement": iterative_refinement, "pyramid": pyramid, "passes": passes}
     settings |= {"speed": speed, "search": search, "polish": polish, "stages": stages}
     written = []

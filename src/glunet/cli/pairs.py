@@ -35,10 +35,10 @@ def pairs(
     if sum(option is not None for option in (window, similar, within)) > 1:
         raise GlunetError("--window, --similar and --within say different things: give one of them.")
 
-    def told(problem: str) -> None:
+    def warn(problem: str) -> None:
         typer.echo(f"glunet: passed over: {problem}", err=True)
 
-    found = pictures(images, told)
+    found = pictures(images, warn)
     chosen: list[tuple[int, int]]
     if similar is not None:
         from glunet.loading import load
@@ -50,7 +50,7 @@ def pairs(
                 matcher, [picture.path for picture in found], lambda done: bar.update(task, completed=done)
             )
         for problem in problems:
-            told(problem)
+            warn(problem)
         if len(numbers) < 2:
             count = len(numbers) or "no"
             raise GlunetError(f"'{images}' holds {count} images that can be read: two or more are needed.")
@@ -59,7 +59,7 @@ def pairs(
         positions = [candidates.position(picture.path) for picture in found]
         without = sum(position is None for position in positions)
         if without:
-            told(f"{without} of {len(found)} images, whose EXIF does not say where they were taken.")
+            warn(f"{without} of {len(found)} images, whose EXIF does not say where they were taken.")
         chosen = candidates.near(positions, within)
     else:
         chosen = every(len(found)) if window is None else next_ones(len(found), window)

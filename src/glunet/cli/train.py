@@ -180,14 +180,14 @@ def _check_out(out: Path | None, preview: Path | None, photos: list[Path]) -> No
 
 
 def _network(name: str | None, init: str | None) -> str:
-    """The name of the network to train; what the weights to start from are, unless it is said."""
+    """The name of the network to train; what the weights to start from are, unless it is given."""
     from glunet.loading import read_network
     from glunet.network.family import FAMILY
     from glunet.training.recipes import LEVELS
 
     if name is not None and name not in FAMILY:
         raise GlunetError(f"Network '{name}' is unknown; expected one of {', '.join(LEVELS)}.")
-    # A mistake is said before there is a folder of a run.
+    # A mistake is reported before a run has a folder.
     there = "glunet" if init is None else read_network(init)[0].config.network
     if init is not None and name not in (None, there) and (there, name) != ("glunet", "semantic-glunet"):
         raise GlunetError(f"Weights '{init}' are {there}'s; leave --network out, or give weights of {name}'s.")
@@ -200,7 +200,7 @@ def _network(name: str | None, init: str | None) -> str:
 def _photographs(
     console: "Console", photos: list[Path], validation: list[Path] | None
 ) -> "tuple[Photographs, Photographs]":
-    """What to learn from and what to hold back; what is wrong with the folder is said first."""
+    """What to learn from and what to hold back; what is wrong with the folder is reported first."""
     from glunet.inference.memory import human
     from glunet.training.photographs import Photographs, find
 

@@ -55,7 +55,7 @@ SizeOption = Annotated[
     int | None,
     typer.Option(help="Bring frames down to this longer side; flow and films are in its pixels.", metavar="PIXELS"),
 ]
-FpsOption = Annotated[float | None, typer.Option(help="Frames a second of a folder of images; 25 if not said.")]
+FpsOption = Annotated[float | None, typer.Option(help="Frames a second of a folder of images; 25 by default.")]
 SmoothOption = Annotated[
     float, typer.Option(help="Stabilised, without --against: quicker motion is shake.", metavar="SECONDS")
 ]

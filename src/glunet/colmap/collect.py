@@ -73,7 +73,7 @@ def collect(
     shelf: Shelf,
     pairs: list[Pair],
     settings: Settings,
-    watch: Callable[[Matched, int], None] = lambda *told: None,
+    watch: Callable[[Matched, int], None] = lambda *done: None,
     journal: Journal | None = None,
     keep_going: bool = False,
 ) -> Collected:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from glunet.errors import GlunetError
 
-FEW = 40  # images, up to which all pairs are matched unless something else is said
+FEW = 40  # images, up to which all pairs are matched unless something else is asked for
 
 Pair = tuple[int, int]
 

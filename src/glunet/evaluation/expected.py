@@ -32,7 +32,7 @@ def load(path: Path | None = None) -> Expected:
 
 
 def key_of(results: Results) -> tuple[str, str, str]:
-    """Under which benchmark, pairs and method figures are kept; weights are told apart by their hash."""
+    """Under which benchmark, pairs and method figures are kept; weights are identified by their hash."""
     names = "\n".join(sorted(score.name for score in results.scores))
     pairs = f"{len(results.scores)} pairs {hashlib.blake2b(names.encode(), digest_size=4).hexdigest()}"
     return results.benchmark.name, pairs, " ".join(filter(None, (results.method, weights_hash(results.identity))))

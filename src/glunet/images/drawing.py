@@ -80,7 +80,7 @@ def draw(match: Drawable, count: int, least: float, seed: int) -> Image.Image:
             Image.fromarray(image).resize(size, Image.Resampling.LANCZOS), (round(left * scale), round(top * scale))
         )
     pen = ImageDraw.Draw(page)
-    # The colour goes with the place in the target, so that neighbours are told apart from what strays.
+    # The colour goes with the place in the target, so that what strays stands out from its neighbours.
     for place, other in zip(points.target, points.source, strict=True):
         colour = tuple(int(c) for c in WHEEL[int((place[0] / width + place[1] / height) / 2 * (len(WHEEL) - 1))])
         start, end = (place + 0.5) * scale, (other + np.array(corner) + 0.5) * scale

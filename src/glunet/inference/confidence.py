@@ -66,8 +66,8 @@ class Calibration:
         pair: P medians of the round trip over a pair's pixels in view, ascending.
         pixel: N round trips of a pixel, ascending.
         right: P x N shares, 0..1, falling along both.
-        threshold: pairs whose score (`Match.verdict`) is below it are said not to show the same thing.
-        fitted: on what, and how well it held elsewhere.
+        threshold: pairs whose score (`Match.verdict`) is below it are judged not to show the same thing.
+        fitted: on what, and how good it was elsewhere.
     """
 
     pair: tuple[float, ...]
@@ -99,7 +99,7 @@ class Calibration:
         low = min(int(row), len(table) - 2) if len(table) > 1 else 0
         part = row - low
         shares = table[low] * (1 - part) + table[min(low + 1, len(table) - 1)] * part
-        # Where the fit tells two knots not apart, the shorter round trip is the surer one all the same.
+        # Where the fit does not separate two knots, the shorter round trip is the surer one all the same.
         shares = np.maximum(shares - np.linspace(0, ORDERED, len(shares)), 0)
         return np.interp(_log(trip), _log(np.array(self.pixel)), shares).astype(np.float32)
 

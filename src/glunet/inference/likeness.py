@@ -81,7 +81,7 @@ def views(
 
 @contextmanager
 def threads() -> Iterator[None]:
-    """While it lasts, OpenCV has as many threads as PyTorch: where the one is held back, so is the other."""
+    """While it lasts, OpenCV has as many threads as PyTorch: where the one is limited, so is the other."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(torch.get_num_threads())
     try:

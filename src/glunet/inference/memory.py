@@ -60,7 +60,7 @@ def out_of_memory_told(device: torch.device, source_size: Size, target_size: Siz
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that can be had on the device now; None where that cannot be told."""
+    """Memory that can be had on the device now; None where that is unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,6 +1,6 @@
 """Search: lost pairs found. Hypotheses of how the target lies in the source, tried until the match agrees with itself.
 
-One pass of the network is lost where the views are too far apart: turned, tilted, zoomed. Two things are done with a
+One pass of the network is lost where the views differ too much: turned, tilted, zoomed. Two things are done with a
 hypothesis, a homography (`glunet.inference.hypotheses`):
 
 - *choose*: its own flow is taken wherever the images then look clearly more alike; nothing is computed by the network;
@@ -71,7 +71,7 @@ class Found:
             to within a tolerance (`glunet.inference.confidence`), 0..1; without a way back the share of what is in view
             that the network is sure of.
         points: how many keypoints agree on one homography that the match follows; 0 where it follows none.
-        way_back: whether the way back was needed; without, the network was sure and keypoints said the same.
+        way_back: whether the way back was needed; without, the network was sure and keypoints agreed.
     """
 
     hypothesis: str
@@ -163,7 +163,7 @@ class Searcher:
         self.known: dict[int, list[Hypothesis]] = {}
 
     def settled(self, first: OneWay) -> tuple[np.ndarray, Found] | None:
-        """The flow and what is said of it without a way back, where the network is sure and keypoints say the same.
+        """The flow and what was found without a way back, where the network is sure and keypoints agree.
 
         The network alone is sure of a thermal picture and a photograph, too, whose parts it has mistaken.
 
@@ -216,7 +216,7 @@ class Searcher:
         return list(self.known[longest])
 
     def _result(self, best: TwoWay | OneWay, before: float, after: float) -> tuple[np.ndarray, Found]:
-        """The flow of the best match, its one plane continued, and what is said of it."""
+        """The flow of the best match, its one plane continued, and what was found."""
         plane = one_plane(best, self.views, [guess.matrix for guess in self.guesses])
         flow = best.flow if plane is None else extended(best, self.views, plane)
         logger.debug("agreement %.2f before, %.2f after %s", before, after, self.origins)
@@ -360,12 +360,12 @@ def choose(flow: np.ndarray, views: Views, matrices: Sequence[np.ndarray]) -> np
         offered = homography_flow(matrix, flow.shape)
         seen = views.in_view(offered)
         with_it = alike(offered, seen)
-        told = seen & views.textured
-        if not told.any() or (with_it > LEAST)[told].mean() < FEWEST_ALIKE:
+        textured = seen & views.textured
+        if not textured.any() or (with_it > LEAST)[textured].mean() < FEWEST_ALIKE:
             continue
         wins = (with_it > own + MARGIN) & (with_it > LEAST)
-        # Where one plane fits nearly everything that can be told, it is the scene, and holds on bare walls as well.
-        margin = -EQUAL if told.mean() > FEWEST_IN_VIEW and wins[told].mean() > PLANE else MARGIN
+        # Where one plane fits nearly everything with texture, it is the scene, and holds on bare walls as well.
+        margin = -EQUAL if textured.mean() > FEWEST_IN_VIEW and wins[textured].mean() > PLANE else MARGIN
         better = seen & (with_it > best + margin) & (with_it > (LEAST if margin > 0 else -1))
         chosen[better] = offered[better]
         best[better] = with_it[better]

@@ -16,7 +16,7 @@ from glunet.inference.stages import Stages, check_stages
 class Settings:
     """The settings of a matcher. The defaults are the published protocol, and what official checkpoints get.
 
-    Weights of ours carry their own defaults for all but the first two; `glunet.load` takes those where nothing is said.
+    Weights of ours carry their own defaults for all but the first two; `glunet.load` takes those unless told otherwise.
 
     Attributes:
         uint8_truncation: cut resized grey levels to whole numbers as the first public implementation does; an official

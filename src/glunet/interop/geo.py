@@ -215,7 +215,7 @@ def _metres(earlier: "DatasetReader", source: Path, later: "DatasetReader", targ
             raise GlunetError(f"'{path}' does not say where it lies: a coordinate system is needed (gdal_edit -a_srs).")
         if not raster.crs.is_projected:
             raise GlunetError(
-                f"'{path}' is in degrees ({raster.crs.to_string()}), in which no distance can be said: bring both into "
+                f"'{path}' is in degrees ({raster.crs.to_string()}), which has no distances: bring both into "
                 "one projected system first (gdalwarp -t_srs)."
             )
         if min(raster.height, raster.width) < SMALLEST:

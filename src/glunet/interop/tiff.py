@@ -27,7 +27,7 @@ def read_plane(
         t, c, z: which time, channel and depth, counted from 0. An axis of one entry need not be named. Plain TIFF does
             not name the axis of its pages: any one of the three does for it.
         series: of a file that holds several images (positions, resolutions): which.
-        stretch: from the 0.5 to the 99.5 percentile of this plane's values (NaN apart, which becomes black) to 0..1.
+        stretch: from the 0.5 to the 99.5 percentile of this plane's values (NaN excepted, which becomes black) to 0..1.
             False leaves the values and their type as they are.
 
     Returns:

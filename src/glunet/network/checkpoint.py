@@ -60,7 +60,7 @@ def bare_state(content: object, path: str) -> dict[str, Tensor]:
 
 
 def official_config(state: Mapping[str, Tensor]) -> Config:
-    """Which network an official state dict holds, told by its keys; between GLOBAL-Net and GLOCAL-Net by a shape."""
+    """Which network an official state dict holds, by its keys; between GLOBAL-Net and GLOCAL-Net by a shape."""
     if "upfeat4.weight" in state:
         return configure("local-net")
     if "upfeat3.weight" in state:

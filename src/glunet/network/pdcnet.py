@@ -78,7 +78,7 @@ class CorrelationUncertainty(nn.Module):
 
 
 class Uncertainty(nn.Module):
-    """The mixture of a level: from its correlation's, its flow decoder's features and what the level before said."""
+    """The mixture of a level: from its correlation's, its flow decoder's features and those of the level before."""
 
     def __init__(self, inputs: int, most: float) -> None:
         super().__init__()
@@ -170,11 +170,11 @@ class PDCNet(GLUNet):
         correlation = F.leaky_relu(self.local_gocor(target, warped), SLOPE)
         more = () if features is None else (features,)
         x, residual = self.get_submodule(f"decoder{level}")(torch.cat((correlation, up, *more, before), dim=1))
-        flow, told = up + residual, x
+        flow, seen_by_flow = up + residual, x
         if level != 2:
             refinement: Any = self.get_submodule(f"refinement{level}")
             refined, correction = refinement.features_and_flow(torch.cat((x, flow), dim=1))
-            flow, told = flow + correction, x + refined
+            flow, seen_by_flow = flow + correction, x + refined
         plain = F.leaky_relu(local_correlation(target, warped, self.config.radius), SLOPE)
         seen = self.get_submodule(f"corr_uncertainty_decoder{level}")(plain)
-        return x, flow, self.get_submodule(f"uncertainty_decoder{level}")(seen, told, before, up)
+        return x, flow, self.get_submodule(f"uncertainty_decoder{level}")(seen, seen_by_flow, before, up)

@@ -77,7 +77,7 @@ class UncertaintyHead(nn.Module):
     """The mixture of a finished flow, from how alike both images' features are around where it leads, level by level.
 
     At each level, coarse to fine: the correlation around the flow's end, how far the flow departs from its
-    neighbours', whether it leads out of the source, what the place looks like, and what the level before said.
+    neighbours', whether it leads out of the source, what the place looks like, and what the level before predicted.
     """
 
     def __init__(self) -> None:
@@ -117,13 +117,13 @@ class UncertaintyHead(nn.Module):
                 x = torch.cat((x, x.mean(dim=(2, 3), keepdim=True).expand_as(x)), dim=1)
         with torch.autocast(flow.device.type, enabled=False):
             assert x is not None
-            said = self.predict(x.to(self.predict.weight.dtype)).float()
+            predicted = self.predict(x.to(self.predict.weight.dtype)).float()
         low, high = (
             torch.tensor(ends, dtype=torch.float32, device=flow.device).log() * 2
             for ends in zip(SMALL, LARGE, strict=True)
         )
-        bounds = (low + (high - low) * torch.sigmoid(said[:, :2].movedim(1, -1))).movedim(-1, 1)
-        return Mixture(bounds, said[:, 2:])
+        bounds = (low + (high - low) * torch.sigmoid(predicted[:, :2].movedim(1, -1))).movedim(-1, 1)
+        return Mixture(bounds, predicted[:, 2:])
 
     def _seen(self, level: int, ours: Tensor, theirs: Tensor, flow: Tensor, frame: tuple[int, int]) -> Tensor:
         """What one level sees, B x C x its grid."""

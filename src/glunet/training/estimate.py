@@ -1,4 +1,4 @@
-"""How long it takes until the first step, and how much memory: said before it happens."""
+"""How long it takes until the first step, and how much memory: stated before it happens."""
 
 import time
 from typing import Any

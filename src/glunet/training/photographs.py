@@ -44,7 +44,7 @@ class Place:
             One of BROKEN: if it is none, or too small or too large.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is large is said below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is reported below
             try:
                 image = Image.open(self.path if self.member is None else io.BytesIO(self._bytes()))
             except Image.DecompressionBombError as error:

@@ -64,7 +64,7 @@ def flows(
     known: Callable[[int, int], bool] = lambda target, source: False,
     search: Search | None = None,
 ) -> Iterator[Step]:
-    """Matches frame by frame; no more than two frames are held at a time.
+    """Matches frame by frame; no more than two frames are in memory at a time.
 
     Args:
         wanted: numbers of the frames to take. A broken one is passed over: its neighbours are matched with each other.

@@ -59,7 +59,7 @@ class Video:
     stored: int
 
     def read(self, wanted: range) -> Iterator[Frame]:
-        """The frames whose numbers are wanted, broken ones included. One is held at a time.
+        """The frames whose numbers are wanted, broken ones included. One is in memory at a time.
 
         Raises:
             GlunetError: if the file cannot be opened any more.
@@ -129,7 +129,7 @@ class Folder:
     files: tuple[Path, ...]
 
     def read(self, wanted: range) -> Iterator[Frame]:
-        """The frames whose numbers are wanted; one is held at a time."""
+        """The frames whose numbers are wanted; one is in memory at a time."""
         for number in wanted:
             if number >= self.count:
                 return

@@ -76,7 +76,7 @@ class _Done:
     longest: float = 0.0
 
 
-def run(matcher: "Matcher", frames: Frames, out: Path, plan: Plan, watch: Watch = lambda *told: None) -> dict[str, Any]:
+def run(matcher: "Matcher", frames: Frames, out: Path, plan: Plan, watch: Watch = lambda *done: None) -> dict[str, Any]:
     """Matches, and writes to the folder `out`, which is made where it is missing.
 
     Flow files appear one after the other, each whole; a run that ends early leaves those it made. A film appears when

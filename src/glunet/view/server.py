@@ -88,7 +88,7 @@ def make_server(
     leave = server.handle_exit
 
     def answer_and_leave(number: int, frame: FrameType | None) -> None:
-        """Who waits for a match is told; otherwise the server would wait for it as well."""
+        """Who waits for a match is notified; otherwise the server would wait for it as well."""
         for settle in list(app.state.waiting):
             settle()
         leave(number, frame)
@@ -303,12 +303,12 @@ async def _aside(
         waiting.discard(give_up)
 
 
-def _check_length(told: str | None, max_bytes: int) -> None:
+def _check_length(length: str | None, max_bytes: int) -> None:
     """The server hands on no more bytes than the header tells, so that a look at the header is enough."""
-    if told is None or not told.isdigit():
+    if length is None or not length.isdigit():
         raise Refused(411, "The upload does not say how long it is: send it in one piece.")
-    if int(told) > max_bytes:
-        raise Refused(413, f"The upload has {int(told) / 1e6:.1f} MB, but at most {max_bytes / 1e6:g} MB are taken.")
+    if int(length) > max_bytes:
+        raise Refused(413, f"The upload has {int(length) / 1e6:.1f} MB, but at most {max_bytes / 1e6:g} MB are taken.")
 
 
 def _too_many(role: str, name: str, count: str, max_pixels: int) -> str:

@@ -24,7 +24,7 @@ def load(target_path: Path, source_path: Path, truth: Path) -> Sample:
 def pairs(root: Path) -> list[Pair]:
     root = below(root, *FOLDERS)
     data = below(root, "data")
-    # By any of a pair's three files, so that one that is missing is said when it is to be read.
+    # By any of a pair's three files, so that a missing one is reported when it is to be read.
     release = _stems(data, "_img1.ppm", "_img2.ppm", "_flow.flo")
     examples = _stems(data, "-img0.ppm", "-img1.ppm", "-gt.flo")
     split = next((path for path in (root, data) if (path / "FlyingChairs_train_val.txt").is_file()), None)

@@ -22,7 +22,7 @@ def pairs(root: Path, image_folder: str, names: tuple[str, ...]) -> list[Pair]:
     images = need(root / image_folder, "the folder of frames *_10.png and *_11.png")
     out = []
     truths = sorted((root / "flow_occ").glob("*_10.png"))
-    # A frame without a truth, or a truth without a frame, is said when it is to be read.
+    # A frame without a truth, or a truth without a frame, is reported when it is to be read.
     for name in sorted({path.name for path in (*truths, *images.glob("*_10.png"))} if truths else ()):
         for group in ("occ", "noc"):
             load_pair = partial(load, images, root / f"flow_{group}" / name)

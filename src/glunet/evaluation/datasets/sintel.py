@@ -26,7 +26,7 @@ def pairs(root: Path) -> list[Pair]:
     out = []
     for group in ("clean", "final"):
         for scene in folders(root / group):
-            # Every frame but the last has a flow; one that is missing is then said when it is to be read.
+            # Every frame but the last has a flow; a missing one is then reported when it is to be read.
             flow, numbers = root / "flow" / scene.name, set()
             for path in (*sorted(scene.glob("frame_*.png"))[:-1], *flow.glob("frame_*.flo")):
                 numbers.add(int(path.stem.removeprefix("frame_")))
