@@ -153,6 +153,12 @@ def apply_homography(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.stack((across / depth, down / depth), axis=-1)
 
 
+def resizing(size: tuple[int, ...], other: tuple[int, ...]) -> np.ndarray:
+    """3 x 3: from the pixels of an image (height, width, ...) to those of the same image resized to `other`."""
+    y, x = other[0] / size[0], other[1] / size[1]
+    return np.array(((x, 0, (x - 1) / 2), (0, y, (y - 1) / 2), (0, 0, 1)))
+
+
 def _normalised(points: np.ndarray, camera: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(apply_homography(np.linalg.inv(camera), points))
 

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from glunet.errors import GlunetError
-from glunet.geometry.estimation import apply_homography
+from glunet.geometry.estimation import apply_homography, resizing
 from glunet.inference.likeness import Views, blur, bytes_of, grid, length, warp
 from glunet.inference.search import OneWay, homography_flow, own_homography
 
@@ -62,7 +62,7 @@ def refined(flow: np.ndarray, views: Views) -> np.ndarray:
         do so.
     """
     plane = own_homography(OneWay(flow, np.ones(flow.shape[:2], np.float32)), views)
-    base = _resize(views)
+    base = resizing(views.target.shape, views.source.shape)
     if plane is not None and _slope(_beyond(flow, plane)) < SMOOTHER * _slope(_beyond(flow, base)):
         base = plane
     flow = borrow(refine(flow, views, base, shrink=2), views, base if plane is None else plane)
@@ -169,9 +169,3 @@ def _slope(flow: np.ndarray) -> float:
     """The median by which a flow changes from a pixel to the next."""
     across, down = flow[:-1, 1:] - flow[:-1, :-1], flow[1:, :-1] - flow[:-1, :-1]
     return float(np.median(np.hypot(length(across), length(down)))) if across.size else 0.0
-
-
-def _resize(views: Views) -> np.ndarray:
-    """The homography target -> source of a plain resize, pixel centres at integers."""
-    across, down = (a / b for a, b in zip(views.source.shape[::-1], views.target.shape[::-1], strict=True))
-    return np.array(((across, 0, (across - 1) / 2), (0, down, (down - 1) / 2), (0, 0, 1)))

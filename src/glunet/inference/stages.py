@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from glunet.errors import GlunetError
-from glunet.geometry.estimation import apply_homography
+from glunet.geometry.estimation import apply_homography, resizing
 from glunet.inference.confidence import flow_tensor
 from glunet.inference.likeness import grid, warp
 from glunet.network.uncertainty import Mixture
@@ -118,16 +118,10 @@ def multi_scale(
         found = confident_homography(first if ratio == 1 else resized(*sizes))
         if found is None or found[1] <= max(SHARE, best[0] if best else 0.0):
             continue
-        best = found[1], _onto(source_size, sizes[1]) @ found[0] @ np.linalg.inv(_onto(target_size, sizes[0]))
+        best = found[1], resizing(sizes[1], source_size) @ found[0] @ resizing(target_size, sizes[0])
     return first if best is None else through(best[1], first, again)
 
 
 def scaled(size: tuple[int, int], ratio: float) -> tuple[int, int]:
     """(height, width) times the ratio, whole pixels."""
     return round(size[0] * ratio), round(size[1] * ratio)
-
-
-def _onto(size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
-    """3 x 3: from pixels of a smaller copy to the image's."""
-    y, x = size[0] / small[0], size[1] / small[1]
-    return np.array(((x, 0, (x - 1) / 2), (0, y, (y - 1) / 2), (0, 0, 1)))

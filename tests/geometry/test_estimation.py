@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from glunet.errors import GlunetError
-from glunet.geometry.estimation import apply_homography, estimate
+from glunet.geometry.estimation import apply_homography, estimate, resizing
 from glunet.geometry.points import Correspondences
 from glunet.match import Match, Provenance
 
@@ -97,3 +97,10 @@ def test_refusals():
     line = np.stack((np.arange(50), np.arange(50)), -1).astype(np.float32)
     with pytest.raises(GlunetError, match="was not found"):
         estimate("homography", Correspondences(line[:5], np.zeros((5, 2), np.float32), np.ones(5, np.float32)))
+
+
+def test_resizing_brings_the_outer_edges_onto_each_other():
+    edges = np.array(((-0.5, -0.5), (29.5, 19.5)))
+    np.testing.assert_allclose(
+        apply_homography(resizing((20, 30), (50, 40)), edges), ((-0.5, -0.5), (39.5, 49.5)), atol=1e-9
+    )
