@@ -375,17 +375,19 @@ class Matcher:
                 else:
                     back = self._way_back(source, target) if backward is None else backward
                     (flow, backward), found = searcher(TwoWay(flow, back))
-            if found.hypothesis:
-                mixture = None  # it is of a flow that is no longer there
+            mixture = None if found.hypothesis else mixture  # it is of a flow that is no longer there
+        if not (wish.backward or wish.confidence):
+            backward = None
         if wish.polish:
             with threads():
                 if wish.polish is True or looks_alike(flow, seen):
                     flow = refined(flow, seen)
+                    backward = None if backward is None else refined(backward, seen.reverse)
         return Match(
             flow,
             source.size,
             self.provenance,
-            backward if wish.backward or wish.confidence else None,
+            backward,
             self.calibration,
             source.valid,
             target.valid,

@@ -90,3 +90,13 @@ def test_polish_straightens_a_flow_that_waves_on_a_plane_seen_from_the_side(sour
     seen = pair.in_view(right) & pair.in_view(rough)
     before, after = (np.linalg.norm(flow - right, axis=-1)[seen] for flow in (rough, found))
     assert after.mean() < before.mean() / 3
+
+
+def test_the_way_back_is_that_of_the_pair_exchanged_polished_as_well():
+    shown, moved = scene(15) / 255, scene(15, (140, 180))[7:127, 9:169] / 255
+    made = matcher(polish=True)
+    back = made.match(shown, moved, backward=True).reverse.flow
+    other = made.match(moved, shown)
+    assert (np.linalg.norm(back - other.flow, axis=-1) < 0.01).mean() > 0.99
+    plain = matcher(polish=False).match(moved, shown)
+    assert (np.linalg.norm(other.flow - plain.flow, axis=-1) > 0.1).mean() > 0.05, "polish has something to do"
