@@ -11,8 +11,8 @@ Three steps:
    an edge-aware filter of the target (He et al. 2010, "Guided image filtering"; Hosni et al. 2013 for costs);
 3. refine at the whole size.
 
-Smooth is meant beyond the plane where the flow is smoother so: a wall seen from the side, or a camera that turns or
-comes nearer, has a flow that is not.
+Where the flow is smoother beyond that plane's, smoothness is asked of it there: a wall seen from the side, or a camera
+that turns or comes nearer, has a flow that is not smooth itself.
 
 Pairs that do not look alike, two objects of a kind say, are left alone ("auto").
 """
@@ -31,7 +31,7 @@ from glunet.inference.search import OneWay, homography_flow, own_homography
 Polish = Literal["auto"] | bool
 
 ALIKE = 0.4  # median correlation where there is texture; two objects of a kind reach 0.35, two views of one thing 0.5
-LONGEST = 8.0  # pixels by which one refinement may move a pixel: it is made for what is left over
+LONGEST = 8.0  # pixels by which one refinement may move a pixel
 LOSS = 0.1  # of correlation, which a refinement may cost a pixel: right flows of noisy images lose some to overfit ones
 SMOOTHER = 0.75  # of the flow's median slope, which what is left of it beyond the plane's must be below
 # Pixels by which a flow is borrowed: x, y.
