@@ -11,12 +11,19 @@ from hypothesis import settings
 from PIL import Image
 
 from glunet import cli, loading
+from narrow import narrow_encoder
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("shared machines", deadline=None)
 settings.load_profile("shared machines")
 
 Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that are made or read here get a narrow encoder: for what takes long and does not depend on it."""
+    narrow_encoder(monkeypatch.setattr)
 
 
 @pytest.fixture

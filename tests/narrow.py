@@ -10,8 +10,12 @@ from glunet.network import encoder, threelevel
 from glunet.training.photographs import Photographs
 
 
-def narrow_encoder(replace: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Correlations do not care how many channels there are; `replace` sets an attribute of a module."""
+def narrow_encoder(replace: Callable[[Any, str, Any], None] = setattr) -> dict[str, torch.Tensor]:
+    """Correlations do not care how many channels there are; `replace` sets an attribute of a module.
+
+    Returns:
+        The encoder's state, as it stands in a network's.
+    """
     for module in (encoder, threelevel):
         replace(module, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
     torch.manual_seed(0)
@@ -20,6 +24,7 @@ def narrow_encoder(replace: Callable[[Any, str, Any], None] = setattr) -> None:
         if value.ndim == 4:  # zero-sum filters: otherwise random features are alike everywhere
             state[key] = torch.nn.init.kaiming_normal_(value) - value.mean((1, 2, 3), keepdim=True)
     replace(loading, "_encoder_file", lambda: state)
+    return state
 
 
 class Noise(Photographs):

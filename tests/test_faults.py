@@ -163,7 +163,7 @@ def test_bits_in_16_do_not_change_the_answer(bits, caplog):
     factor = (1 << bits) // 256
     with caplog.at_level(logging.WARNING):
         match = shipped().match(source.astype(np.uint16) * factor, target.astype(np.uint16) * factor)
-        shipped().match(source.astype(np.uint16) * factor, target.astype(np.uint16) * factor)
+        shipped().open(source.astype(np.uint16) * factor)
     assert len(caplog.records) <= 1, "said once"
     error = np.hypot(match.flow[..., 0] - 12, match.flow[..., 1] + 7)[20:-20, 20:-20]
     assert np.median(error) < 0.3
@@ -208,13 +208,18 @@ def foreign(request):
 @cache
 def alone() -> glunet.Matcher:
     """The network, whose answer global state would change first; a search on noise takes seconds."""
-    return glunet.load(search="none", polish=False)
+    return matcher()
+
+
+def unsearched() -> glunet.Matcher:
+    """The package's weights, read from their file: with adapters, and a head that says how sure they are."""
+    return glunet.load(device="cpu", search="none", polish=False)
 
 
 @cache
-def expected() -> tuple[Match, torch.Tensor]:
+def expected() -> tuple[Match, torch.Tensor, Match]:
     batch = [torch.from_numpy(image).permute(2, 0, 1)[None].contiguous() for image in (IMAGE, OTHER)]
-    return alone().match(IMAGE, OTHER), alone().flow(*batch)
+    return alone().match(IMAGE, OTHER), alone().flow(*batch), unsearched().match(IMAGE, OTHER)
 
 
 @pytest.fixture(scope="module")
@@ -232,14 +237,16 @@ def test_global_state_changes_nothing(before, foreign):
     np.testing.assert_allclose(alone().match(encoded, OTHER).flow, before[0].flow, atol=1e-3)
     batch = [torch.from_numpy(image).permute(2, 0, 1)[None].contiguous() for image in (IMAGE, OTHER)]
     assert torch.equal(alone().flow(*batch), before[1])
-    loaded = glunet.load(device="cpu", search="none", polish=False)
-    assert np.array_equal(loaded.match(IMAGE, OTHER).flow, before[0].flow)
+    loaded = unsearched()
+    found = loaded.match(IMAGE, OTHER)
+    assert np.array_equal(found.flow, before[2].flow)
+    assert np.array_equal(found.confidence, before[2].confidence)
     assert not any(parameter.is_inference() for parameter in loaded.network.parameters())
 
 
 def test_flow_is_an_ordinary_tensor():
     batch = [torch.from_numpy(image).permute(2, 0, 1)[None].contiguous() for image in (IMAGE, OTHER)]
-    for flow in (alone().flow(*batch), glunet.load(flipping=True, search="none").flow(*batch)):
+    for flow in (alone().flow(*batch), matcher(flipping=True).flow(*batch)):
         assert not flow.is_inference()
         weight = torch.nn.Parameter(torch.ones(1))
         (flow * weight).sum().backward()
@@ -340,9 +347,9 @@ def test_numbers_that_are_none_are_said():
 
 
 def test_an_encoded_image_from_elsewhere_is_told_apart():
-    encoded = pickle.loads(pickle.dumps(alone().encode(IMAGE)))
+    encoded = pickle.loads(pickle.dumps(unsearched().encode(IMAGE)))
     with pytest.raises(GlunetError, match="another process"):
-        alone().match(encoded, OTHER)
+        unsearched().match(encoded, OTHER)
 
 
 def test_a_damaged_file_is_named_once(tmp_path):

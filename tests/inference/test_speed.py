@@ -84,6 +84,7 @@ def test_a_matcher_at_another_speed_is_of_the_same_network() -> None:
     assert quick.provenance.settings["uint8_truncation"] is True
 
 
+@pytest.mark.usefixtures("narrow")
 def test_the_network_may_change() -> None:
     """Also in place, as an optimiser does it: the next match is with the new weights."""
     made = with_heads(CONFIGS[1])
@@ -114,6 +115,7 @@ def test_where_bfloat16_does_not_pay_auto_is_exact(monkeypatch: pytest.MonkeyPat
     assert "speed" not in made.provenance.settings
 
 
+@pytest.mark.usefixtures("narrow")
 @torch.no_grad()
 def test_the_network_compiles_without_a_break() -> None:
     made = with_heads(CONFIGS[1])
@@ -123,6 +125,7 @@ def test_the_network_compiles_without_a_break() -> None:
         torch.testing.assert_close(got, expected, atol=5e-3, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("narrow")
 @torch.no_grad()
 def test_the_network_is_exported() -> None:
     made = with_heads(CONFIGS[1])
@@ -152,7 +155,7 @@ def test_a_loaded_network_is_not_held_beside_its_twin(how: speed.Speed) -> None:
 
 def test_a_network_is_read_again_from_the_same_file_only(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
-    made = network()
+    made = network(wide=True)
     save_weights(path, network_state(made, encoder=True), made.config, {})
     loaded = glunet.load(path, device="cpu")
     loaded.flow(*[picture(48, 64, seed) / 255 for seed in (0, 1)])

@@ -40,7 +40,8 @@ def test_tiles_cover_the_plane_once(size, side, margin):
 def test_features_are_those_of_the_whole_image():
     image, image_256 = prepare(smooth(320, 400), (320, 400))
     with torch.inference_mode():
-        whole, tiled = network().encode(image, image_256), tiles.encode(network(), image, image_256, 128)
+        made = network(wide=True)
+        whole, tiled = made.encode(image, image_256), tiles.encode(made, image, image_256, 128)
     for name, level in whole._asdict().items():
         torch.testing.assert_close(getattr(tiled, name), level, atol=1e-3, rtol=1e-3, msg=name)
 
@@ -64,16 +65,17 @@ def test_flow_is_that_of_the_whole_image(extra):
 def test_max_memory_decides(caplog, monkeypatch):
     monkeypatch.setattr(tiles, "TILES", (256,))
     source, target = (smooth(*size)[0] / 255 for size in ((300, 420), (400, 600)))
-    whole = matcher().match(source, target)
-    assert matcher().tile((300, 420), (400, 600)) is None
+    made = Matcher(network(wide=True), "wide")
+    whole = made.match(source, target)
+    assert made.tile((300, 420), (400, 600)) is None
     with caplog.at_level("INFO", "glunet"):
-        tiled = matcher().match(source, target, max_memory=590_000_000)
+        tiled = made.match(source, target, max_memory=590_000_000)
     assert "in tiles of 256" in caplog.text
     np.testing.assert_allclose(tiled.flow, whole.flow, atol=0.1)
     np.testing.assert_allclose(tiled.backward, whole.backward, atol=0.1)
     for few in (1000, 0):
         with pytest.raises(GlunetError, match=r"available|positive|allows"):
-            matcher().match(source, target, max_memory=few)
+            made.match(source, target, max_memory=few)
 
 
 def test_pyramid_and_passes_in_tiles_are_those_of_the_whole(monkeypatch):

@@ -31,7 +31,7 @@ TABLE = Calibration((0.1, 10.0), (0.0, 1.0, 100.0), ((1.0, 0.5, 0.0), (0.9, 0.4,
 
 def headed() -> GLUNet:
     """The untrained network, its head with random weights."""
-    plain = untrained.network()
+    plain = untrained.network(wide=True)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         made = build(dataclasses.replace(plain.config, uncertainty=True)).eval()
@@ -126,7 +126,7 @@ def test_it_is_learned_and_nothing_else(tmp_path: Path, smooth_pictures):
     from glunet.training.loop import train
 
     start = tmp_path / "start.safetensors"
-    plain = untrained.network()
+    plain = untrained.network(wide=True)
     save_weights(start, network_state(plain), plain.config, {}, half=False)
     photographs = Photographs(find(smooth_pictures(12)))
     recipe = RECIPES["uncertainty"]
@@ -207,10 +207,16 @@ def test_tiles_go_by_the_way_back():
 
 def test_who_has_not_learned_it_says_so():
     with pytest.raises(GlunetError, match="have not learned it"):
-        untrained.matcher(confidence="learned")
+        Matcher(untrained.network(wide=True), "untrained", confidence="learned")
     with pytest.raises(GlunetError, match="'auto', 'learned', 'roundtrip'"):
-        untrained.matcher(confidence="sure")
-    assert untrained.matcher().settings.confidence == "auto"
+        Matcher(untrained.network(wide=True), "untrained", confidence="sure")
+    assert (
+        Matcher(
+            untrained.network(wide=True),
+            "untrained",
+        ).settings.confidence
+        == "auto"
+    )
 
 
 def test_a_search_of_a_sure_pair_needs_no_way_back():

@@ -14,7 +14,7 @@ from untrained import matcher
 
 
 @pytest.fixture
-def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, narrow: None) -> Path:
     """The cache of a hub that has "somebody/photos", with weights."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -64,7 +64,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_folder_keeps_settings_and_calibration(tmp_path: Path):
-    made = glunet.load(device="cpu", polish=False)
+    made = glunet.load(device="cpu", search="none", polish=False)
     path = save_pretrained(made, tmp_path / "own")
     assert path == tmp_path / "own" / "model.safetensors"
     again = from_pretrained(tmp_path / "own", device="cpu")

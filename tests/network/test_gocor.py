@@ -54,7 +54,7 @@ def test_the_query_loss_is_transposed():
 def test_gradients_of_the_local_layer():
     layer = stirred(LocalGOCor(radius=1, iterations=2)).double()
     images = [seeded(1, 3, 3, 4, seed=i, dtype=torch.float64).requires_grad_() for i in (0, 1)]
-    assert gradcheck(lambda *args: layer(*args[:2]), (*images, *layer.parameters()), atol=1e-6)
+    assert gradcheck(lambda *args: layer(*args[:2]), (*images, *layer.parameters()), atol=1e-6, fast_mode=True)
 
 
 def test_gradients_of_the_global_layer():
@@ -62,7 +62,7 @@ def test_gradients_of_the_global_layer():
     images = [
         torch.nn.functional.normalize(seeded(1, 4, 3, 3, seed=i, dtype=torch.float64)).requires_grad_() for i in (0, 1)
     ]
-    assert gradcheck(lambda *args: layer(*args[:2]), (*images, *layer.parameters()), atol=1e-6)
+    assert gradcheck(lambda *args: layer(*args[:2]), (*images, *layer.parameters()), atol=1e-6, fast_mode=True)
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 21), (70, 33)])

@@ -31,6 +31,7 @@ def test_levels_have_their_grids_and_start_at_the_level_above(config: GLUNetConf
     torch.testing.assert_close(mean1, mean4 * torch.tensor((328 / 256, 264 / 256)), rtol=0.2, atol=2.0)
 
 
+@pytest.mark.usefixtures("narrow")
 @torch.inference_mode()
 def test_batch_equals_loop() -> None:
     torch.manual_seed(1)
@@ -76,6 +77,7 @@ def test_every_level_learns() -> None:
     assert not silent
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_pass_starts_where_the_one_before_ended_and_spread() -> None:
     network = untrained_network()
     image = torch.randn(2, 3, 256, 320)
@@ -93,6 +95,7 @@ def test_a_pass_starts_where_the_one_before_ended_and_spread() -> None:
     assert (twice.flow1 - flow1).abs().mean() > 0.1
 
 
+@pytest.mark.usefixtures("narrow")
 def test_levels_apart_learn_from_their_own_errors_alone() -> None:
     torch.manual_seed(3)
     network = GLUNet(CONFIGS[1]).train()
