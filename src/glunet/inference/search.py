@@ -35,7 +35,7 @@ AGREES = 0.6  # agreement from which on a pair counts as found
 # Of a match that agrees so well, and hits the points of a hypothesis to so many pixels, it has nothing to gain.
 AGREES_WELL, HITS = 0.9, 0.7
 # Without a way back a pair counts as found if the network is sure (to `LIKELY`) of so much of what is in view.
-SURE_OF, LIKELY = 0.9, 0.5
+SURE_OF, LIKELY = 0.8, 0.5
 LOST = 0.4  # agreement below which the coarse grid is asked, too
 # A pass is accepted if the agreement rises by this much, and by this share of what it was.
 RISE, SHARE = 0.03, 0.15
