@@ -34,7 +34,7 @@ def photos(smooth_pictures, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_trains_reports_and_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, settings in recipes.RECIPES.items():
         quick = dataclasses.replace(settings, validation_pairs=4, norm_batches=2, bf16=False)
-        stages = tuple(dataclasses.replace(stage, batch=2) for stage in settings.stages)
+        stages = tuple(dataclasses.replace(s, batch=2, coarse=min(2, s.coarse)) for s in settings.stages)
         monkeypatch.setitem(recipes.RECIPES, name, dataclasses.replace(quick, stages=stages))
     monkeypatch.setattr(report, "PAIRS", 4)
     run = tmp_path / "run"

@@ -96,13 +96,12 @@ def test_the_stages_of_a_checkpoint(tmp_path):
     path = tmp_path / "pdcnet.pth"
     torch.save(golden.official_state("DM_PDCNet"), path)
     source, target = golden.pair(256, 256)
-    direct = glunet.load(path, device="cpu").match(source, target, confidence=False)
     for how in ("H", "MS"):
         match = glunet.load(path, device="cpu", stages=how).match(source, target, confidence=False)
         assert match.metadata()["settings"]["stages"] == how
         assert np.isfinite(match.flow).all()
         assert match.mixture is not None
-        assert match.flow.shape == direct.flow.shape
+        assert match.flow.shape == (256, 256, 2)
 
 
 def test_stages_are_for_pdcnet():
