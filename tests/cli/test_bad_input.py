@@ -134,7 +134,7 @@ def test_bad_input(tmp_path, monkeypatch, capsys, caplog, name, what, make, expe
     words = ["glunet", "match", source, target, *(word for option in options.items() for word in option)]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     if what == "--device":
-        network = made_network()
+        network = made_network(wide=True)
         weights = folder / "whole.safetensors"
         loading.save_weights(weights, network.state_dict(), network.config, {})
         monkeypatch.setattr(sys, "argv", [*sys.argv, "--weights", str(weights)])
