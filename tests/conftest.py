@@ -11,7 +11,7 @@ from hypothesis import settings
 from PIL import Image
 
 from glunet import cli, loading
-from narrow import narrow_encoder
+from narrow import narrow_network
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("shared machines", deadline=None)
@@ -22,8 +22,8 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks that are made or read here get a narrow encoder: for what takes long and does not depend on it."""
-    narrow_encoder(monkeypatch.setattr)
+    """Networks that are made or read here are narrow: for what takes long and does not depend on it."""
+    narrow_network(monkeypatch.setattr)
 
 
 @pytest.fixture

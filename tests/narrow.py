@@ -1,4 +1,4 @@
-"""Training in seconds: a narrow encoder with random weights, and smooth noise in the place of photographs."""
+"""Training in seconds: narrow networks with random weights, and smooth noise in the place of photographs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,18 +6,24 @@ from typing import Any
 import torch
 
 from glunet import loading
-from glunet.network import encoder, threelevel
+from glunet.network import decoder, encoder, pdcnet, refinement, threelevel
 from glunet.training.photographs import Photographs
 
 
-def narrow_encoder(replace: Callable[[Any, str, Any], None] = setattr) -> dict[str, torch.Tensor]:
-    """Correlations do not care how many channels there are; `replace` sets an attribute of a module.
+def narrow_network(replace: Callable[[Any, str, Any], None] = setattr) -> dict[str, torch.Tensor]:
+    """Encoder, decoders and refinements of few channels, which nothing but time depends on.
+
+    Args:
+        replace: sets an attribute of a module.
 
     Returns:
         The encoder's state, as it stands in a network's.
     """
     for module in (encoder, threelevel):
         replace(module, "LEVELS", ((8,), (8,), (12, 12), (16, 16, 16), (24, 24, 24)))
+    for module in (decoder, pdcnet):
+        replace(module, "WIDTHS", (16, 16, 12, 12, 8))
+    replace(refinement, "WIDTHS", (16, 16, 16, 12, 12, 8))
     torch.manual_seed(0)
     state = {f"encoder.{key}": value for key, value in encoder.VGG16Pyramid().state_dict().items()}
     for key, value in state.items():

@@ -19,7 +19,7 @@ from glunet.cli import app
 from glunet.training import loop, pool, recipes
 from glunet.training.ranks import join
 from glunet.training.recipes import Settings, Stage
-from narrow import Noise, narrow_encoder
+from narrow import Noise, narrow_network
 
 RANK = int(os.environ.get("RANK", "0"))
 STAGES = (
@@ -61,7 +61,7 @@ def listen() -> None:
 
 def main() -> None:
     out = Path(sys.argv[1])
-    narrow_encoder()
+    narrow_network()
     listen()
     if len(sys.argv) == 2:
         ranks = join("cpu")

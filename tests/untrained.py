@@ -1,6 +1,6 @@
 """A whole matcher with random weights, the same in every run: for what does not depend on training.
 
-Its encoder is narrow, which makes it five times as fast: VGG-16's width is for the goldens and the package's weights.
+It is narrow, which makes it many times as fast: the published widths are for the goldens and the package's weights.
 """
 
 from functools import cache
@@ -12,13 +12,13 @@ from torch import nn
 
 from glunet.matcher import Matcher
 from glunet.network.glunet import GLUNet, GLUNetConfig
-from narrow import narrow_encoder
+from narrow import narrow_network
 
 
 @cache
 def network(wide: bool = False) -> GLUNet:
     with torch.random.fork_rng(), pytest.MonkeyPatch.context() as patch:
-        encoder = {} if wide else narrow_encoder(patch.setattr)
+        encoder = {} if wide else narrow_network(patch.setattr)
         torch.manual_seed(0)
         net = GLUNet(GLUNetConfig(decoder="residual", mapping_decoder="residual"))
         net.load_state_dict(net.state_dict() | encoder)

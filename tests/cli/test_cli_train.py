@@ -19,13 +19,13 @@ from glunet.errors import GlunetError
 from glunet.inference import speed
 from glunet.loading import read_weights
 from glunet.training import recipes, report
-from narrow import narrow_encoder
+from narrow import narrow_network
 
 
 @pytest.fixture
 def photos(smooth_pictures, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten smooth pictures, a text that is called one, and a narrow encoder that keeps this quick."""
-    narrow_encoder(monkeypatch.setattr)
+    """Ten smooth pictures, a text that is called one, and a narrow network that keeps this quick."""
+    narrow_network(monkeypatch.setattr)
     folder = smooth_pictures(10)
     (folder / "not.jpg").write_text("a text")
     return folder

@@ -42,9 +42,9 @@ def picture(height: int, width: int, seed: int) -> np.ndarray:
     return (F.interpolate(noise, (height, width), mode="bicubic").clamp(0, 1)[0] * 255).byte().permute(1, 2, 0).numpy()
 
 
-def rounded() -> GLUNet:
+def rounded(wide: bool = False) -> GLUNet:
     """Weights that float16 holds, as the package's are."""
-    return copy.deepcopy(untrained.network()).half().float()
+    return copy.deepcopy(untrained.network(wide)).half().float()
 
 
 def misses(file: Path, source: np.ndarray, target: np.ndarray, matcher: Matcher) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_one_file_for_all_sizes(tmp_path: Path) -> None:
 def test_half_the_bits_and_the_example_needs_numpy_and_onnxruntime_alone(tmp_path: Path) -> None:
     """Such weights lose nothing by it. Tracing takes long: one file for both."""
     file = tmp_path / "one.onnx"
-    network = rounded()
+    network = rounded(wide=True)
     matcher = Matcher(network, "rounded", "ab" * 32)
     away = export.export(network, matcher.settings, MADE_BY, file, (120, 210), half=True)
     assert away["99 %"] <= 2e-3

@@ -40,7 +40,7 @@ def test_tiles_cover_the_plane_once(size, side, margin):
 def test_features_are_those_of_the_whole_image():
     image, image_256 = prepare(smooth(320, 400), (320, 400))
     with torch.inference_mode():
-        made = network(wide=True)
+        made = network()
         whole, tiled = made.encode(image, image_256), tiles.encode(made, image, image_256, 128)
     for name, level in whole._asdict().items():
         torch.testing.assert_close(getattr(tiled, name), level, atol=1e-3, rtol=1e-3, msg=name)
@@ -65,7 +65,7 @@ def test_flow_is_that_of_the_whole_image(extra):
 def test_max_memory_decides(caplog, monkeypatch):
     monkeypatch.setattr(tiles, "TILES", (256,))
     source, target = (smooth(*size)[0] / 255 for size in ((300, 420), (400, 600)))
-    made = Matcher(network(wide=True), "wide")
+    made = Matcher(network(), "untrained")
     whole = made.match(source, target)
     assert made.tile((300, 420), (400, 600)) is None
     with caplog.at_level("INFO", "glunet"):

@@ -26,12 +26,13 @@ from glunet.training.recipes import RECIPES, for_network
 from glunet.training.scenes import Truth
 from textured import SIZE, constant, scene
 
+pytestmark = pytest.mark.usefixtures("narrow")
 TABLE = Calibration((0.1, 10.0), (0.0, 1.0, 100.0), ((1.0, 0.5, 0.0), (0.9, 0.4, 0.0)), 0.2, {})
 
 
 def headed() -> GLUNet:
     """The untrained network, its head with random weights."""
-    plain = untrained.network(wide=True)
+    plain = untrained.network()
     with torch.random.fork_rng():
         torch.manual_seed(1)
         made = build(dataclasses.replace(plain.config, uncertainty=True)).eval()
@@ -126,7 +127,7 @@ def test_it_is_learned_and_nothing_else(tmp_path: Path, smooth_pictures):
     from glunet.training.loop import train
 
     start = tmp_path / "start.safetensors"
-    plain = untrained.network(wide=True)
+    plain = untrained.network()
     save_weights(start, network_state(plain), plain.config, {}, half=False)
     photographs = Photographs(find(smooth_pictures(12)))
     recipe = RECIPES["uncertainty"]
@@ -161,7 +162,8 @@ def test_confidence_in_one_pass_of_the_same_flow():
     learned, trip = matcher(), matcher(confidence="roundtrip")
     assert learned.settings.confidence == "learned"
     one, other = learned.match(source, target), trip.match(source, target)
-    np.testing.assert_allclose(one.flow, other.flow, atol=1e-3)
+    # Rounding may turn propagation's choice at single pixels.
+    assert (np.abs(one.flow - other.flow).max(axis=-1) < 1e-3).mean() > 0.99
     assert one.backward is None
     assert other.backward is not None
     assert other.mixture is None
@@ -207,12 +209,12 @@ def test_tiles_go_by_the_way_back():
 
 def test_who_has_not_learned_it_says_so():
     with pytest.raises(GlunetError, match="have not learned it"):
-        Matcher(untrained.network(wide=True), "untrained", confidence="learned")
+        Matcher(untrained.network(), "untrained", confidence="learned")
     with pytest.raises(GlunetError, match="'auto', 'learned', 'roundtrip'"):
-        Matcher(untrained.network(wide=True), "untrained", confidence="sure")
+        Matcher(untrained.network(), "untrained", confidence="sure")
     assert (
         Matcher(
-            untrained.network(wide=True),
+            untrained.network(),
             "untrained",
         ).settings.confidence
         == "auto"

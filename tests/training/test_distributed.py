@@ -18,7 +18,7 @@ from glunet.training.averaging import train_mode
 from glunet.training.pool import Pool, encoder_alone
 from glunet.training.ranks import Alone, join
 from glunet.training.validation import fixed_pairs, validate
-from narrow import Noise, narrow_encoder
+from narrow import Noise, narrow_network
 from places import TESTS
 from two_ranks import SETTINGS, STAGES
 
@@ -63,7 +63,7 @@ def test_two_ranks_learn_as_one_from_different_scenes(tmp_path: Path, monkeypatc
     assert_equal(parts["network"], state["network"])
 
     # The gradient of the first step is the mean of what each rank's own scenes give one process.
-    narrow_encoder(monkeypatch.setattr)
+    narrow_network(monkeypatch.setattr)
     torch.manual_seed(SETTINGS.seed)
     network = loop._start(SETTINGS, None)
     network.encoder.requires_grad_(False)

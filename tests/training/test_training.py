@@ -19,7 +19,7 @@ from glunet.training.loss import level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.scenes import SceneParameters, Truth
 from glunet.training.state import read_state, write_state
-from narrow import Noise, narrow_encoder
+from narrow import Noise, narrow_network
 
 STAGES = (
     Stage("global", 0.4, (4,), batch=2, refresh=0.3),
@@ -37,7 +37,7 @@ SETTINGS = Settings(
 
 @pytest.fixture(autouse=True)
 def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow_encoder(monkeypatch.setattr)
+    narrow_network(monkeypatch.setattr)
 
 
 class Stopped(Exception):

@@ -91,8 +91,8 @@ def encode(network: GLUNet, image: Tensor, image_256: Tensor, side: int) -> Feat
     """As `network.encode`, a tile at a time."""
     height, width = image.shape[-2:]
     low = network.encode(image_256, image_256)
-    level2 = image.new_empty(1, 256, height // 8, width // 8)
-    level1 = image.new_empty(1, 128, height // 4, width // 4)
+    level2 = image.new_empty(1, low.level2.shape[1], height // 8, width // 8)
+    level1 = image.new_empty(1, low.level1.shape[1], height // 4, width // 4)
     margin = ENCODER_MARGIN if network.config.adapter == "none" else ADAPTED_MARGIN
     for place in places((height, width), side, margin):
         part = network.encode_high(_part(image, place.all()))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glunet.flow.geometry import in_view, resize_area, resize_bilinear, scale_flow, warp
+from glunet.network import encoder
 from glunet.network.correlation import l2_normalise, local_correlation
 from glunet.network.decoder import SLOPE
 
@@ -84,7 +85,8 @@ class UncertaintyHead(nn.Module):
         super().__init__()
         seen = (2 * RADIUS + 1) ** 2 + 3
         before = 0
-        for level, width, channels in zip((4, 3, 2, 1), WIDTHS, (512, 256, 256, 128), strict=True):
+        c = [level[-1] for level in encoder.LEVELS]
+        for level, width, channels in zip((4, 3, 2, 1), WIDTHS, (c[4], c[3], c[3], c[2]), strict=True):
             self.add_module(f"kind{level}", nn.Conv2d(channels, KIND, 1))
             self.add_module(f"first{level}", nn.Conv2d(seen + KIND + before, width, 3, padding=1))
             self.add_module(f"second{level}", nn.Conv2d(width, width, 3, padding=1))
