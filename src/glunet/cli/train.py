@@ -297,6 +297,7 @@ def _run(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from glunet.inference import memory
+    from glunet.loading import read_network
     from glunet.training.loop import train as run_training
     from glunet.training.record import Record
     from glunet.training.report import draw_pairs, fixed_images, keep_the_better, write_report
@@ -334,7 +335,9 @@ def _run(
         )
         return
     page, errors = write_report(out, held_back, weights, init, ranks.device)
-    if len(errors) == 2 and errors[1] > errors[0]:
+    # GLU-Net's weights are no substitute where the semantic network was asked for and started from them.
+    same = init is not None and read_network(init)[0].config.network == settings.config.network
+    if same and errors[1] > errors[0]:
         last = keep_the_better(weights, init)
         console.print(
             f"On held-back photographs the new weights are worse than {init}: AEPE {errors[1]:.2f} px, before "
