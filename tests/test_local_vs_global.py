@@ -18,17 +18,13 @@ from glunet.network.correlation import global_correlation
 from glunet.network.family import build, configure
 from glunet.training.photographs import Photographs
 from glunet.training.scenes import SceneParameters
-from narrow import Noise, narrow_network
+from narrow import Noise
 
+pytestmark = pytest.mark.usefixtures("narrow")
 CPU = torch.device("cpu")
 PLAN = training.Plan(
     pairs=6, batch=2, bf16=False, pool_memory=1, scenes=SceneParameters(objects=0), networks=("local-net", "glunet")
 )
-
-
-@pytest.fixture(autouse=True)
-def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow_network(monkeypatch.setattr)
 
 
 def test_a_stopped_run_goes_on_with_the_same_weights(tmp_path: Path) -> None:

@@ -19,13 +19,11 @@ from glunet.errors import GlunetError
 from glunet.inference import speed
 from glunet.loading import read_weights
 from glunet.training import recipes, report
-from narrow import narrow_network
 
 
 @pytest.fixture
-def photos(smooth_pictures, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(smooth_pictures, narrow: None) -> Path:
     """Ten smooth pictures, a text that is called one, and a narrow network that keeps this quick."""
-    narrow_network(monkeypatch.setattr)
     folder = smooth_pictures(10)
     (folder / "not.jpg").write_text("a text")
     return folder

@@ -20,12 +20,9 @@ from glunet.training.pool import Pool, encoder_alone
 from glunet.training.recipes import LEVELS, RECIPES, SMALL, Settings, check_fit, for_network
 from glunet.training.scenes import SceneParameters
 from glunet.training.validation import fixed_pairs, predict, validate
-from narrow import Noise, narrow_network
+from narrow import Noise
 
-
-@pytest.fixture(autouse=True)
-def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow_network(monkeypatch.setattr)
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 def quick(name: str, steps: int, **changes: object) -> Settings:

@@ -19,8 +19,9 @@ from glunet.training.loss import level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.scenes import SceneParameters, Truth
 from glunet.training.state import read_state, write_state
-from narrow import Noise, narrow_network
+from narrow import Noise
 
+pytestmark = pytest.mark.usefixtures("narrow")
 STAGES = (
     Stage("global", 0.4, (4,), batch=2, refresh=0.3),
     Stage("all", 0.7, (4, 3, 2, 1), batch=2, refresh=0.3, coarse=2),
@@ -33,11 +34,6 @@ SETTINGS = Settings(
     steps=10, stages=STAGES, warmup=2, validation_pairs=4, pool_memory=1, bf16=False, every=1e9, norm_batches=2,
     scenes=dataclasses.replace(SceneParameters(), objects=1),
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow_network(monkeypatch.setattr)
 
 
 class Stopped(Exception):

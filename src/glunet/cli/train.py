@@ -335,8 +335,8 @@ def _run(
         )
         return
     page, errors = write_report(out, held_back, weights, init, ranks.device)
-    # GLU-Net's weights are no substitute where the semantic network was asked for and started from them.
-    same = init is not None and read_network(init)[0].config.network == settings.config.network
+    # GLU-Net's weights are no substitute for a semantic network that started from them, nor for one with a new head.
+    same = init is not None and read_network(init)[0].config == read_network(weights)[0].config
     if same and errors[1] > errors[0]:
         last = keep_the_better(weights, init)
         console.print(

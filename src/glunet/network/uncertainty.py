@@ -85,8 +85,9 @@ class UncertaintyHead(nn.Module):
         super().__init__()
         seen = (2 * RADIUS + 1) ** 2 + 3
         before = 0
-        c = [level[-1] for level in encoder.LEVELS]
-        for level, width, channels in zip((4, 3, 2, 1), WIDTHS, (c[4], c[3], c[3], c[2]), strict=True):
+        # Levels 4 and 3 lie at 1/16 and 1/8 of the L-Net's frame, 2 and 1 at 1/8 and 1/4 of the H-Net's.
+        kinds = [encoder.LEVELS[depth][-1] for depth in (4, 3, 3, 2)]
+        for level, width, channels in zip((4, 3, 2, 1), WIDTHS, kinds, strict=True):
             self.add_module(f"kind{level}", nn.Conv2d(channels, KIND, 1))
             self.add_module(f"first{level}", nn.Conv2d(seen + KIND + before, width, 3, padding=1))
             self.add_module(f"second{level}", nn.Conv2d(width, width, 3, padding=1))
