@@ -37,6 +37,7 @@ class Matching(Protocol):
     def device(self) -> torch.device: ...
     def open(self, image: ImageLike | Encoded, mask: MaskLike | None, role: str) -> Encoded: ...
     def tile(self, source_size: Size, target_size: Size, both: bool = True) -> int | None: ...
+    def frame(self, target_size: Size) -> Size: ...
 
 
 class Matches(Protocol):
@@ -138,7 +139,8 @@ class _Waiting:
         available = available_bytes(self.matcher.device)
         directions = 2 if self.both else 1
         while batch > 1 and available is not None:
-            if needed_bytes(source_size, target_size, batch * directions) <= available:
+            frame = self.matcher.frame(target_size)
+            if needed_bytes(source_size, target_size, batch * directions, frame=frame) <= available:
                 break
             batch -= 1
         return batch

@@ -13,20 +13,21 @@ from torch import Tensor
 
 from glunet import many
 from glunet.errors import GlunetError
-from glunet.images.reading import ImageLike, depth, grey_levels, image_size
-from glunet.inference import frames, tiles
+from glunet.images.reading import ImageLike, check_batches, depth, grey_levels, image_size
 from glunet.inference import passes as networks
+from glunet.inference import tiles
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import Calibration
 from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image, together
 from glunet.inference.flipping import mirror_where, unmirror_backward, unmirror_flow
 from glunet.inference.frames import FRAMINGS
-from glunet.inference.hypotheses import PointSource
+from glunet.inference.hypotheses import PointSource, keypoints
 from glunet.inference.likeness import threads
 from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
 from glunet.inference.passes import Ways, Wish
+from glunet.inference.plane import flattened
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
-from glunet.inference.search import Found, OneWay, Search, TwoWay, check_search
+from glunet.inference.search import LIKELY, Found, OneWay, Search, TwoWay, check_search
 from glunet.inference.settings import Settings
 from glunet.inference.speed import own_state, resolved
 from glunet.match import Match, Provenance
@@ -92,6 +93,7 @@ class Matcher:
             iterative_refinement=settings.iterative_refinement and again_known,
             pyramid=settings.pyramid and again_known,
             passes=settings.passes if again_known else 1,
+            enlarge_to=settings.enlarge_to if again_known else 0,
             confidence="learned" if settings.confidence == "auto" and head and learned else settings.confidence,
         )
         # Whether the network says how sure it is, where it is asked to.
@@ -186,7 +188,7 @@ class Matcher:
         """An image to be matched many times: `match` and `match_many` take the result in the image's place.
 
         Most of the work of a match is in the encoder. A target's features hold for every source. A source's hold for
-        targets of its own size (strictly: of the same frame, `glunet.inference.frames.hnet_size`); for others only
+        targets of its own size (strictly: of the same `frame`); for others only
         those of its 256 x 256 copy are reused, and the rest is computed in the target's frame.
 
         Args:
@@ -198,8 +200,9 @@ class Matcher:
         size = image_size(image, "given")
         tile = self.tile(size, size)
         encoded = self.open(image, mask, "given")
-        with out_of_memory_told(self.device, size, size, 1):
-            for frame in self.computation.frames(self._frame(encoded.size)):
+        whole = self.frame(encoded.size)
+        with out_of_memory_told(self.device, size, size, 1, whole):
+            for frame in self.computation.frames(whole):
                 self.computation.features([encoded], frame, tile)
         return encoded
 
@@ -252,16 +255,7 @@ class Matcher:
         Raises:
             GlunetError: tensors of another shape, type, range or device, or too large for the memory there is.
         """
-        for name, images in (("source batch", source), ("target batch", target)):
-            if not isinstance(images, Tensor) or images.ndim != 4:
-                what = f"{images.ndim}-dimensional tensor" if isinstance(images, Tensor) else type(images).__name__
-                raise GlunetError(f"The {name} should be a tensor of B x 3 x H x W, but a {what} came: pass a batch.")
-            if images.device.type != self.device.type:
-                raise GlunetError(
-                    f"The {name} is on {images.device}, but the matcher computes on {self.device}: move it."
-                )
-        if len(source) != len(target):
-            raise GlunetError(f"{len(source)} sources and {len(target)} targets came, but pairs are expected.")
+        check_batches(source, target, self.device)
         self._check_memory(image_size(source), image_size(target), pairs=len(target))
         # uint16 of both batches has the same white. What inference mode made, no loss could be put on.
         bits = max(depth(source), depth(target)) if source.dtype == target.dtype == torch.uint16 else None
@@ -295,8 +289,8 @@ class Matcher:
     def _flow(self, source: Tensor, target: Tensor, bits: int | None = None) -> Tensor:
         """See `flow`; grey levels and features are kept no longer than they are needed."""
         source_size, target_size = image_size(source), image_size(target)
-        frame = self._frame(target_size)
-        with out_of_memory_told(self.device, source_size, target_size, len(target)):
+        frame = self.frame(target_size)
+        with out_of_memory_told(self.device, source_size, target_size, len(target), frame):
             flipped: Tensor | None = None
             opened: Callable[[Tensor, str], Tensor] = partial(grey_levels, bits=bits)
             if self.settings.flipping:
@@ -361,7 +355,7 @@ class Matcher:
                 self.computation,
                 (source, target),
                 seen,
-                lambda s, t: self._network_ways([s], [t], True, wish.tile)[0],
+                lambda s, t, frame: self._network_ways([s], [t], True, wish.tile, frame=frame)[0],
                 wish.search,
                 self.points,
             )
@@ -376,26 +370,23 @@ class Matcher:
                     back = self._way_back(source, target) if backward is None else backward
                     (flow, backward), found = searcher(TwoWay(flow, back))
             mixture = None if found.hypothesis else mixture  # it is of a flow that is no longer there
-        if not (wish.backward or wish.confidence):
-            backward = None
         if wish.polish:
             with threads():
                 if wish.polish is True or looks_alike(flow, seen):
                     flow = refined(flow, seen)
                     backward = None if backward is None else refined(backward, seen.reverse)
-        return Match(
-            flow,
-            source.size,
-            self.provenance,
-            backward,
-            self.calibration,
-            source.valid,
-            target.valid,
-            (source.picture, target.picture),
-            found,
-            mixture if wish.confidence or not self._own else None,
-            self.learned,
-        )
+        match = Match(
+            flow, source.size, self.provenance, backward, self.calibration, source.valid, target.valid,
+            (source.picture, target.picture), found, mixture, self.learned,
+        )  # fmt: skip
+        if found is not None:
+            with threads():
+                trusted = match.in_view & (match.confidence >= LIKELY)
+                flat = flattened(flow, trusted, seen, partial(keypoints, seen))
+            if flat is not None:
+                match = replace(match, flow=flat, found=replace(found, plane=True))
+        backward = backward if wish.backward or wish.confidence else None
+        return replace(match, backward=backward, mixture=mixture if wish.confidence or not self._own else None)
 
     @torch.inference_mode()
     def _way_back(self, source: Encoded, target: Encoded) -> np.ndarray:
@@ -404,19 +395,26 @@ class Matcher:
         def pair(at: Size) -> list[Any]:
             return [self.computation.features([image], at) for image in (source, target)]
 
-        with out_of_memory_told(self.device, source.size, target.size, 1):
-            flow = self.computation.flow(pair, source.size, target.size, self._frame(target.size))
+        frame = self.frame(target.size)
+        with out_of_memory_told(self.device, source.size, target.size, 1, frame):
+            flow = self.computation.flow(pair, source.size, target.size, frame)
         return _arrays(flow[:, :2])[0]
 
     @torch.inference_mode()
     def _network_ways(
-        self, sources: list[Encoded], targets: list[Encoded], both: bool, tile: int | None = None, mixture: bool = False
+        self,
+        sources: list[Encoded],
+        targets: list[Encoded],
+        both: bool,
+        tile: int | None = None,
+        mixture: bool = False,
+        frame: Size | None = None,
     ) -> list[Ways]:
         """The network's answer for each pair: the way back and the mixture where they are asked for."""
         source_size, target_size = sources[0].size, targets[0].size
-        frame = self._frame(target_size)
+        frame = frame or self.frame(target_size)
         backward: Tensor | None = None
-        with out_of_memory_told(self.device, source_size, target_size, len(targets)):
+        with out_of_memory_told(self.device, source_size, target_size, len(targets), frame):
             flipped = None
             if self.settings.flipping:
                 batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
@@ -449,8 +447,9 @@ class Matcher:
         mixed = _arrays(mixtures) if mixtures.shape[1] else none
         return [Ways(*way) for way in zip(_arrays(flow), back, mixed, strict=True)]
 
-    def _frame(self, target_size: tuple[int, int]) -> tuple[int, int]:
-        return self.computation.framing.size(*target_size)
+    def frame(self, target_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the frame that a target of this size is matched in."""
+        return self.computation.frame(target_size)
 
     def tile(
         self,
@@ -471,24 +470,25 @@ class Matcher:
             return None
         side = None
         if self.computation.config.network in tiles.NETWORKS:
-            side = tiles.fitting_side(source_size, target_size, available)
+            side = tiles.fitting_side(source_size, target_size, available, self.frame(target_size))
         if side is None:
             limit = f"{human(available)} is available on {self.device}"
             if max_memory is not None:
                 limit = f"max_memory allows {human(available)}"
-            raise too_large(source_size, target_size, 1, limit)
+            raise too_large(source_size, target_size, 1, limit, self.frame(target_size))
         logger.info("%s by %s px of target are matched in tiles of %d", *target_size, side)
         return side
 
     def _needed(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, both: bool) -> int:
-        height, width = frames.hnet_size(*target_size)
-        decoded = 2 * pairs if both and height * width <= _LARGE else pairs
-        return needed_bytes(source_size, target_size, decoded)
+        frame = self.frame(target_size)
+        decoded = 2 * pairs if both and frame[0] * frame[1] <= _LARGE else pairs
+        return needed_bytes(source_size, target_size, decoded, frame=frame)
 
     def _check_memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> None:
         available = available_bytes(self.device)
         if available is not None and self._needed(source_size, target_size, pairs, False) > available:
-            raise too_large(source_size, target_size, pairs, f"{human(available)} is available on {self.device}")
+            limit = f"{human(available)} is available on {self.device}"
+            raise too_large(source_size, target_size, pairs, limit, self.frame(target_size))
 
 
 def _as_it_is(images: Tensor, name: str) -> Tensor:

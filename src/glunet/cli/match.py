@@ -69,6 +69,17 @@ PassesOption = Annotated[
         metavar="N",
     ),
 ]
+EnlargeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--enlarge-to",
+        help="Match targets of fewer pixels than a square of this side in a frame of so many, at most twice as high "
+        "and wide; 0 as they are; by default as the weights were made for.",
+        show_default=False,
+        metavar="PX",
+        min=0,
+    ),
+]
 
 
 def match(
@@ -92,6 +103,7 @@ def match(
     iterative_refinement: IterativeRefinementOption = None,
     pyramid: PyramidOption = None,
     passes: PassesOption = None,
+    enlarge_to: EnlargeOption = None,
 ) -> None:
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
 
@@ -111,6 +123,7 @@ def match(
     asked = None if points is None else read_points(points)
     image_size(source, "source"), image_size(target, "target")  # errors come before weights are read
     settings: dict[str, Any] = {"iterative_refinement": iterative_refinement, "pyramid": pyramid, "passes": passes}
+    settings["enlarge_to"] = enlarge_to
     settings |= {"speed": speed, "search": search, "polish": polish, "stages": stages}
     written = []
     with writing_folder(out) if out is not None else nullcontext() as folder:

@@ -93,6 +93,18 @@ def depth(pixels: Tensor) -> int:
     return next(bits for bits in DEPTHS if largest < 1 << bits)
 
 
+def check_batches(source: Tensor, target: Tensor, device: torch.device) -> None:
+    """Raises a GlunetError unless both are tensors of B x 3 x H x W, equally many, on such a device."""
+    for name, images in (("source batch", source), ("target batch", target)):
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            what = f"{images.ndim}-dimensional tensor" if isinstance(images, Tensor) else type(images).__name__
+            raise GlunetError(f"The {name} should be a tensor of B x 3 x H x W, but a {what} came: pass a batch.")
+        if images.device.type != device.type:
+            raise GlunetError(f"The {name} is on {images.device}, but the matcher computes on {device}: move it.")
+    if len(source) != len(target):
+        raise GlunetError(f"{len(source)} sources and {len(target)} targets came, but pairs are expected.")
+
+
 def darker(bits: int, than: int) -> float:
     """By how much levels whose white has `bits` are brighter than those of white at `than` bits, which has more."""
     return ((1 << than) - 1) / ((1 << bits) - 1)

@@ -92,7 +92,8 @@ class Computation:
 
     def prepare(self, images: Tensor, frame: Size) -> tuple[Tensor, ...]:
         """B x 3 x H x W in 0..255 -> what the network's `encode` takes."""
-        return frames.prepare(images, frame, self.settings.uint8_truncation, self.framing.lnet)
+        smooth = self.settings.enlarge_to > 0
+        return frames.prepare(images, frame, self.settings.uint8_truncation, self.framing.lnet, smooth)
 
     def encode(self, images: Tensor, frame: Size, before: Any = None) -> Any:
         """The features of images, B x 3 x H x W in 0..255, in this frame; of the network's own kind.
@@ -125,6 +126,10 @@ class Computation:
             return together(
                 [image.features(network, frame, partial(self.prepare, image.pixels, frame)) for image in images]
             )
+
+    def frame(self, target: Size) -> Size:
+        """The frame that a target of this size is matched in, in whose pixels the network's answer is."""
+        return self.framing.size(*frames.enlarged(target, self.settings.enlarge_to))
 
     def frames(self, frame: Size) -> tuple[Size, ...]:
         """The frames to match in, coarse to fine; the last is `frame`, most often alone."""

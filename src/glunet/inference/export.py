@@ -52,7 +52,7 @@ class Graph(nn.Module):
         self.frames: tuple[Size, ...] | None = None
         self.extra_levels = 0
         if size is not None:
-            frame = frames.hnet_size(*size)
+            frame = frames.hnet_size(*frames.enlarged(size, settings.enlarge_to))
             self.frames = frames.pyramid(*frame) if settings.pyramid else (frame,)
             self.extra_levels = frames.extra_levels(*frame) if settings.iterative_refinement else 0
 
@@ -105,6 +105,9 @@ class Graph(nn.Module):
     def _prepare(self, image: Tensor, size: Size) -> Tensor:
         """As `frames.prepare`; areas as two matrix products, since ONNX has no operator for all ratios."""
         height, width = image.shape[-2:]
+        fixed = self.settings.enlarge_to > 0 and self.frames is not None and size != (LNET_SIZE, LNET_SIZE)
+        if fixed and size[0] > height and size[1] > width:
+            return frames.normalise(frames.magnified(image, size, self.settings.uint8_truncation))
         resized = area_matrix(height, size[0]) @ (image @ area_matrix(width, size[1]).T)
         return frames.normalise(resized.floor() if self.settings.uint8_truncation else resized)
 

@@ -6,13 +6,25 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from glunet.flow.geometry import resize_area, resize_bilinear, scale_flow
 from glunet.network.glunet import LNET_SIZE
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
+ENLARGE_TO = 640  # px: what weights that are trained here say of `enlarged`
 COARSEST = 520  # longer side, the paper's training frame: so far the H-Net starts well from the L-Net's flow
+
+
+def enlarged(size: tuple[int, int], least: int) -> tuple[int, int]:
+    """(height, width) in which a target of this size is matched: at least as many pixels as `least` x `least`.
+
+    The finest level has a quarter of the frame's size, and larger frames of the same picture show it smaller motion.
+    No side becomes more than twice as long: beyond that, nothing more is seen.
+    """
+    factor = min(2.0, least / math.sqrt(math.prod(size)))
+    return size if factor <= 1 else (round(factor * size[0]), round(factor * size[1]))
 
 
 def hnet_size(height: int, width: int) -> tuple[int, int]:
@@ -74,7 +86,7 @@ FRAMINGS = {
 
 
 def prepare(
-    images: Tensor, size: tuple[int, int], uint8_truncation: bool = False, lnet: bool = True
+    images: Tensor, size: tuple[int, int], uint8_truncation: bool = False, lnet: bool = True, smooth: bool = False
 ) -> tuple[Tensor, ...]:
     """The H-Net's and the L-Net's copy of images: what a network's `encode` takes.
 
@@ -83,12 +95,14 @@ def prepare(
         size: (height, width) of the H-Net frame.
         uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
         lnet: whether the network has an L-Net.
+        smooth: images that become larger are interpolated (bicubic); as published they are not (SPEC 2).
 
     Returns:
         (B x 3 x height x width, B x 3 x 256 x 256), normalised; the first alone without an L-Net. The two are one
         tensor where both sizes are 256, which lets the network encode it once.
     """
-    high = normalise(_resize(images, size, uint8_truncation))
+    larger = smooth and size[0] > images.shape[-2] and size[1] > images.shape[-1]
+    high = normalise((magnified if larger else _resize)(images, size, uint8_truncation))
     if not lnet:
         return (high,)
     if size == (LNET_SIZE, LNET_SIZE):
@@ -111,6 +125,12 @@ def finish(flow: Tensor, target_size: tuple[int, int], frame: tuple[int, int] | 
     height, width = target_size
     frame_height, frame_width = frame or hnet_size(height, width)
     return scale_flow(resize_bilinear(flow, target_size), width / frame_width, height / frame_height)
+
+
+def magnified(images: Tensor, size: tuple[int, int], uint8_truncation: bool = False) -> Tensor:
+    """Grey levels, B x 3 x H x W in 0..255, at a larger (height, width), bicubic."""
+    larger = F.interpolate(images, size, mode="bicubic", align_corners=False).clamp(0, 255)
+    return larger.floor() if uint8_truncation else larger
 
 
 def _resize(images: Tensor, size: tuple[int, int], uint8_truncation: bool) -> Tensor:

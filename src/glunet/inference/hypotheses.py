@@ -57,10 +57,15 @@ def from_keypoints(views: Views, longest: int = LONGEST, simulate: bool = False)
         simulate: match simulated views of both images, tilted and turned (ASIFT, Morel and Yu 2009): for strong
             changes of viewpoint, at some ten times the cost.
     """
+    target, source = keypoints(views, longest, simulate)
+    return homographies(source, target, views, "keypoints of simulated views" if simulate else "keypoints")
+
+
+def keypoints(views: Views, longest: int = LONGEST, simulate: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """SIFT keypoints that match, N x 2 in the target and N x 2 in the source; arguments as for `from_keypoints`."""
     # One after the other: OpenCV uses all threads for each, and two at once stand in each other's way.
     ours, theirs = (_features(image, longest, simulate) for image in (views.target, views.source))
-    target, source = matched(ours, theirs)
-    return homographies(source, target, views, "keypoints of simulated views" if simulate else "keypoints")
+    return matched(ours, theirs)
 
 
 def from_points(found: tuple[np.ndarray, np.ndarray], views: Views, origin: str) -> list[Hypothesis]:

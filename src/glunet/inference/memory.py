@@ -22,24 +22,27 @@ _FIXED, _DECODED, _KEPT, _IMAGE = 200_000_000, 900, 130, 60
 Size = tuple[int, int]
 
 
-def needed_bytes(source_size: Size, target_size: Size, pairs: int = 1, tile: int | None = None) -> int:
+def needed_bytes(
+    source_size: Size, target_size: Size, pairs: int = 1, tile: int | None = None, frame: Size | None = None
+) -> int:
     """An upper estimate of the memory that matching takes at its peak, for sizes (height, width).
 
     Args:
         pairs: decoded at once.
         tile: side of the square of the frame that is decoded at once, pixels, with its margin; None for the whole.
+        frame: that is matched in; by default the target's own (`glunet.inference.frames.hnet_size`).
     """
-    frame = math.prod(hnet_size(*target_size))
+    pixels = math.prod(frame or hnet_size(*target_size))
     images = math.prod(source_size) + math.prod(target_size)
-    at_once = _DECODED * frame if tile is None else _DECODED * min(tile**2, frame) + _KEPT * frame
+    at_once = _DECODED * pixels if tile is None else _DECODED * min(tile**2, pixels) + _KEPT * pixels
     return _FIXED + pairs * (at_once + _IMAGE * images)
 
 
-def too_large(source_size: Size, target_size: Size, pairs: int, limit: str) -> GlunetError:
+def too_large(source_size: Size, target_size: Size, pairs: int, limit: str, frame: Size | None = None) -> GlunetError:
     """The sentence for pairs that need more than there is; `limit` says how much that is, and by whose word."""
     (source_height, source_width), (height, width) = source_size, target_size
     what = f"{pairs} pairs of a target" if pairs > 1 else "A target"
-    needed = human(needed_bytes(source_size, target_size, pairs))
+    needed = human(needed_bytes(source_size, target_size, pairs, frame=frame))
     return GlunetError(
         f"{what} of {width} x {height} and a source of {source_width} x {source_height} pixels need about {needed} of "
         f"memory, but {limit}: make the images smaller, above all the target."
@@ -47,16 +50,18 @@ def too_large(source_size: Size, target_size: Size, pairs: int, limit: str) -> G
 
 
 @contextmanager
-def out_of_memory_told(device: torch.device, source_size: Size, target_size: Size, pairs: int) -> Iterator[None]:
+def out_of_memory_told(
+    device: torch.device, source_size: Size, target_size: Size, pairs: int, frame: Size
+) -> Iterator[None]:
     """Memory that runs out all the same becomes a `too_large`."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise too_large(source_size, target_size, pairs, f"no more is available on {device}") from error
+        raise too_large(source_size, target_size, pairs, f"no more is available on {device}", frame) from error
     except RuntimeError as error:
         if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
             raise
-        raise too_large(source_size, target_size, pairs, f"no more is available on {device}") from error
+        raise too_large(source_size, target_size, pairs, f"no more is available on {device}", frame) from error
 
 
 def available_bytes(device: torch.device) -> int | None:

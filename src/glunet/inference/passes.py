@@ -1,5 +1,6 @@
 """What a search asks of the network: the source through homographies, and the global level's scores of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -64,37 +65,36 @@ def searcher(
     computation: Computation,
     pair: tuple[Encoded, Encoded],
     seen: Views,
-    ask: Callable[[Encoded, Encoded], Ways],
+    ask: Callable[..., Ways],
     how: Search,
     points: Sequence[PointSource],
 ) -> Searcher:
-    """A search on a pair of source and target; `ask` passes once more, both ways, of two other images."""
+    """A search on a pair of source and target; `ask` passes once more, both ways, of two other images in a `frame`."""
     source, target = pair
     coarse = None
     if isinstance(computation.config, GLUNetConfig):
         coarse = Coarse(
             partial(global_scores, computation, source, target), partial(feature_points, computation, source, target)
         )
-    size = _reduced(target.size)
+    frame, size = computation.frame(target.size), reduced_size(target.size)
+    quick = computation.framing.size(*size)
 
     @cache
     def small() -> Encoded:  # only made for a pair that is lost
         return Encoded(geometry.resize_area(target.pixels, size), None, target.settings)
 
     def reduced(matrix: np.ndarray) -> TwoWay:
-        return _through(source, small(), target.size, ask, matrix)
+        return _through(source, small(), target.size, partial(ask, frame=quick), matrix)
 
-    again = partial(_through, source, target, target.size, ask)
-    pictures = (source.picture, target.picture)
-    return Searcher(seen, again, coarse, pictures, how, points, None if size == target.size else reduced)
+    again = partial(_through, source, target, target.size, partial(ask, frame=frame))
+    worth = math.prod(quick) <= WORTH * math.prod(frame)
+    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points, reduced if worth else None)
 
 
-def _reduced(full: Size) -> Size:
-    """The size of the copy of a target that hypotheses are tried on; its own if a copy would save little."""
-    scale = REDUCED / max(full)
-    height, width = (max(LNET_SIZE // 2, round(scale * side)) for side in full)
-    frame, smaller = (np.prod(np.maximum(size, LNET_SIZE)) for size in (full, (height, width)))
-    return full if smaller > WORTH * frame else (height, width)
+def reduced_size(full: Size) -> Size:
+    """(height, width) of the copy of a target that hypotheses are tried on."""
+    scale = min(1.0, REDUCED / max(full))
+    return (max(LNET_SIZE // 2, round(scale * full[0])), max(LNET_SIZE // 2, round(scale * full[1])))
 
 
 def _through(

@@ -26,7 +26,8 @@ import numpy as np
 from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography, resizing
 from glunet.inference.likeness import Views, blur, bytes_of, grid, length, warp
-from glunet.inference.search import OneWay, homography_flow, own_homography
+from glunet.inference.plane import homography_flow, own_homography
+from glunet.inference.search import OneWay
 
 Polish = Literal["auto"] | bool
 

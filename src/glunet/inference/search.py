@@ -20,11 +20,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from glunet.errors import GlunetError
-from glunet.geometry.estimation import apply_homography, robust_homography
+from glunet.geometry.estimation import apply_homography
 from glunet.inference import hypotheses
 from glunet.inference.confidence import tolerance
-from glunet.inference.hypotheses import Hypothesis, PointSource, oriented
+from glunet.inference.hypotheses import Hypothesis, PointSource
 from glunet.inference.likeness import Views, blur, grid, length, warp
+from glunet.inference.plane import extended, finite, homography_flow, one_plane, own_homography
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,6 @@ CERTAIN = 0.1  # agreement that a pair must have at least after a pass: less is 
 MARGIN, LEAST = 0.02, 0.4
 FEWEST_ALIKE = 0.2  # share of what is in view of a homography that must look alike: chance makes some of everything
 PLANE = 0.6  # share of what has texture that must look more alike with one homography for the scene to be its plane
-ONE_PLANE = 0.8  # share of what comes back that must lie on a plane for it to be continued
 EQUAL = 0.05  # how much less alike a plane's flow may look where there is nothing to tell by
 FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is not enough to go by
 MOST_PASSES = 2  # through the own homography of what the last pass found
@@ -72,6 +72,8 @@ class Found:
             that the network is sure of.
         points: how many keypoints agree on one homography that the match follows; 0 where it follows none.
         way_back: whether the way back was needed; without, the network was sure and keypoints agreed.
+        plane: whether the scene is one plane, whose flow then stands wherever the match was not sure of another
+            (`glunet.inference.plane.flattened`).
     """
 
     hypothesis: str
@@ -79,6 +81,7 @@ class Found:
     after: float
     points: int = 0
     way_back: bool = True
+    plane: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -88,6 +91,7 @@ class Found:
             "agreement_after": round(self.after, 4),
             "keypoints": self.points,
             "way_back": self.way_back,
+            "plane": self.plane,
         }
 
 
@@ -372,41 +376,6 @@ def choose(flow: np.ndarray, views: Views, matrices: Sequence[np.ndarray]) -> np
     return chosen
 
 
-def one_plane(ways: TwoWay | OneWay, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray | None:
-    """The homography, of these or the match's own, on which nearly everything lies that comes back; None if on none."""
-    back = _comes_back(ways, views)
-    near = max(1.0, 0.004 * max(views.source.shape))
-    step = max(1, round((back.sum() / 10_000) ** 0.5))
-    y, x = (step * place for place in np.nonzero(back[::step, ::step]))
-    if not len(x):
-        return None
-    at = np.stack((x, y), axis=-1)
-    ends = at + ways.flow[y, x]
-
-    def explains(matrix: np.ndarray) -> bool:
-        return bool((np.linalg.norm(apply_homography(matrix, at) - ends, axis=-1) <= near).mean() > ONE_PLANE)
-
-    known = next(filter(explains, matrices), None)
-    if known is not None or back.mean() <= FEWEST_IN_VIEW / 2 or back.mean() > AGREES_WELL:
-        return known
-    own = own_homography(ways, views)
-    return own if own is not None and explains(own) else None
-
-
-def extended(ways: TwoWay | OneWay, views: Views, plane: np.ndarray) -> np.ndarray:
-    """The flow, where it does not come back that of the one plane (3 x 3) on which nearly everything lies that does.
-
-    There it is a guess anyway. The way back stays as it is, so that confidence stays low.
-    """
-    flow = homography_flow(plane, ways.flow.shape)
-    kept = _comes_back(ways, views) | (np.abs(flow) > 1e5).any(-1)
-    return np.where(kept[..., None], ways.flow, flow)
-
-
-def _comes_back(ways: TwoWay | OneWay, views: Views) -> np.ndarray:
-    return views.in_view(ways.flow) & (ways.round_trip() <= 1)
-
-
 def better_parts(first: TwoWay, second: TwoWay, matrix: np.ndarray, views: Views) -> TwoWay:
     """Part by part, in both directions, what comes back closer to its place.
 
@@ -417,7 +386,7 @@ def better_parts(first: TwoWay, second: TwoWay, matrix: np.ndarray, views: Views
     inverse = np.linalg.inv(matrix)
     size = first.flow.shape
     # There: where the second pass leads, and through the homography into the source.
-    offered = _finite(apply_homography(matrix, grid(size) + second.flow) - grid(size))
+    offered = finite(apply_homography(matrix, grid(size) + second.flow) - grid(size))
     # Back: from the source through the homography, and from there by the second pass.
     seen_at = apply_homography(inverse, grid(first.backward.shape))
     inside = np.isfinite(seen_at).all(-1) & (seen_at >= 0).all(-1) & (seen_at <= (size[1] - 1, size[0] - 1)).all(-1)
@@ -436,26 +405,3 @@ def _better(flow: np.ndarray, trip: np.ndarray, offered: np.ndarray, its: np.nda
     own, other = (np.log(np.minimum(t, 1e4) + 0.1).astype(np.float32) for t in (trip, its))
     shorter = blur(np.where(seen, other, own), radius) < blur(own, radius)
     return np.where((seen & shorter)[..., None], offered, flow)
-
-
-def own_homography(ways: TwoWay | OneWay, views: Views, points: int = 3000) -> np.ndarray | None:
-    """The homography that most pixels agree on of those that come back; None where it is none or few do."""
-    kept = views.in_view(ways.flow) & (ways.round_trip() <= 2)
-    step = max(1, round((kept.sum() / points) ** 0.5))
-    y, x = np.nonzero(kept[::step, ::step])
-    target = np.stack((x, y), axis=-1).astype(np.float64) * step
-    source = target + ways.flow[y * step, x * step]
-    model = robust_homography(target, source, tolerance(views.source.shape[:2])) if len(target) >= 50 else None
-    if model is None or model[1].sum() < 50:
-        return None
-    return oriented(model[0], target[model[1]], ways.flow.shape[:2], views.source.shape[:2])
-
-
-def homography_flow(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """The flow of a target -> source homography, H x W x 2 float32; far outside on its horizon and beyond."""
-    at = grid(size)
-    return _finite(apply_homography(matrix, at) - at)
-
-
-def _finite(flow: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(flow, nan=-1e6, posinf=1e6, neginf=-1e6).clip(-1e6, 1e6).astype(np.float32)

@@ -27,6 +27,9 @@ class Settings:
         pyramid: instead of extra levels, match smaller copies of large images first and start from their flow
             (`glunet.inference.frames.pyramid`).
         passes: how often each local level goes over its flow (`GLUNet.decode`).
+        enlarge_to: a target of fewer pixels than a square of this side is matched in a frame of that many, at most
+            twice as high and wide (`glunet.inference.frames.enlarged`): small motion is sharper, for as much more time.
+            0, as published: as it is.
         speed: "auto" (and its synonym "fast") computes in bfloat16 (float16 on a GPU without it) where that is measured
             to be faster on this device, for a flow that differs by some hundredths of a pixel, and else in float32;
             "exact" in float32 throughout (docs/speed.md).
@@ -49,6 +52,7 @@ class Settings:
     iterative_refinement: bool = True
     pyramid: bool = False
     passes: int = 1
+    enlarge_to: int = 0
     speed: Speed = "exact"
     search: Search = "none"
     polish: Polish = False
@@ -59,6 +63,10 @@ class Settings:
         if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
             asked = f"{self.passes!r} passes were asked for"
             raise GlunetError(f"{asked}: ask for a whole number, 1 (as in the paper) or more.")
+        if not isinstance(self.enlarge_to, int) or isinstance(self.enlarge_to, bool) or self.enlarge_to < 0:
+            raise GlunetError(
+                f"enlarge_to={self.enlarge_to!r} came: it is a whole number of pixels, a square's side; 0 for none."
+            )
         if self.speed not in SPEEDS:
             raise GlunetError(f"speed={self.speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
         if self.confidence not in CONFIDENCES:

@@ -80,11 +80,18 @@ def places(size: tuple[int, int], side: int, margin: int) -> Iterator[Place]:
 NETWORKS = ("glunet", "semantic-glunet")
 
 
-def fitting_side(source_size: tuple[int, int], target_size: tuple[int, int], available: int) -> int | None:
-    """The largest side of tiles that the memory allows, for sizes (height, width); None if none does."""
-    around = 8 * MARGIN1
-    fitting = (side for side in TILES if needed_bytes(source_size, target_size, tile=side + around) <= available)
-    return next(fitting, None)
+def fitting_side(
+    source_size: tuple[int, int], target_size: tuple[int, int], available: int, frame: tuple[int, int] | None = None
+) -> int | None:
+    """The largest side of tiles that the memory allows, for sizes (height, width); None if none does.
+
+    Args:
+        frame: as for `glunet.inference.memory.needed_bytes`.
+    """
+    for side in TILES:
+        if needed_bytes(source_size, target_size, tile=side + 8 * MARGIN1, frame=frame) <= available:
+            return side
+    return None
 
 
 def encode(network: GLUNet, image: Tensor, image_256: Tensor, side: int) -> Features:
