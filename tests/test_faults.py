@@ -339,6 +339,9 @@ def test_numbers_that_are_none_are_said():
     for passes in (2.5, 0, True, "2", float("nan")):
         with pytest.raises(GlunetError, match="whole number"):
             matcher(passes=passes)
+    for side in (-1, 640.0, True, "640", float("nan")):
+        with pytest.raises(GlunetError, match="whole number"):
+            matcher(enlarge_to=side)
     for memory in (float("nan"), 0, -1, float("inf")):
         with pytest.raises(GlunetError, match="positive number"):
             matcher().match(IMAGE, OTHER, max_memory=memory)

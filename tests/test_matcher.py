@@ -2,11 +2,14 @@
 
 import logging
 
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 
+import glunet
 from glunet import matcher as matcher_module
 from glunet.errors import GlunetError
 from glunet.inference import memory
@@ -101,6 +104,25 @@ def test_pyramid_and_passes_are_off_unless_asked_for():
     assert np.array_equal(matcher(pyramid=True).match(*small).flow, matcher().match(*small).flow)
     with pytest.raises(GlunetError, match="0 passes"):
         matcher(passes=0)
+
+
+def test_small_motion_is_sharper_where_the_images_are_enlarged():
+    """Of a photograph moved by known parts of a pixel; in pixels of the images as they are, there and back."""
+    photo = cv2.resize(skimage.data.astronaut()[100:400, 100:400], (200, 200), interpolation=cv2.INTER_AREA)
+    move = np.float32(((1, 0, 1.4), (0, 1, -0.7)))
+    target = cv2.warpAffine(photo, move, (200, 200), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
+    errors = {}
+    for side in (0, 640):
+        alone = glunet.load(search="none", polish=False, enlarge_to=side)
+        match = alone.match(photo, target, backward=True)
+        assert match.flow.shape == match.backward.shape == (200, 200, 2)
+        inner = (slice(20, -20), slice(20, -20))
+        errors[side] = np.linalg.norm(match.flow - (1.4, -0.7), axis=-1)[inner].mean()
+        assert np.linalg.norm(match.backward - (-1.4, 0.7), axis=-1)[inner].mean() < 2 * errors[side]
+        assert ("enlarge_to" in match.metadata()["settings"]) == (side > 0)
+    assert errors[640] < 0.7 * errors[0]
+    with pytest.raises(GlunetError, match="another matcher"):
+        alone.with_(enlarge_to=0).match(alone.encode(photo), target)
 
 
 def test_pyramid_of_a_batch_and_of_encoded_images_is_that_of_a_pair():

@@ -27,7 +27,7 @@ from glunet.inference.memory import available_bytes, human, needed_bytes, out_of
 from glunet.inference.passes import Ways, Wish
 from glunet.inference.plane import flattened
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
-from glunet.inference.search import LIKELY, Found, OneWay, Search, TwoWay, check_search
+from glunet.inference.search import Found, OneWay, Search, TwoWay, check_search
 from glunet.inference.settings import Settings
 from glunet.inference.speed import own_state, resolved
 from glunet.match import Match, Provenance
@@ -273,7 +273,8 @@ class Matcher:
         Raises:
             GlunetError: as `match`; what another matcher encoded.
         """
-        settings = (self.computation.identity, self.settings.speed, self.settings.uint8_truncation)
+        how = self.settings
+        settings = (self.computation.identity, how.speed, how.uint8_truncation, how.enlarge_to > 0)
         if not isinstance(image, Encoded):
             return open_image(image, mask, role, self.device, settings)
         if mask is not None:
@@ -375,18 +376,17 @@ class Matcher:
                 if wish.polish is True or looks_alike(flow, seen):
                     flow = refined(flow, seen)
                     backward = None if backward is None else refined(backward, seen.reverse)
-        match = Match(
-            flow, source.size, self.provenance, backward, self.calibration, source.valid, target.valid,
-            (source.picture, target.picture), found, mixture, self.learned,
-        )  # fmt: skip
         if found is not None:
             with threads():
-                trusted = match.in_view & (match.confidence >= LIKELY)
-                flat = flattened(flow, trusted, seen, partial(keypoints, seen))
+                ways = OneWay(flow, sure.confidence) if backward is None else TwoWay(flow, backward)
+                flat = flattened(ways, seen, partial(keypoints, seen))
             if flat is not None:
-                match = replace(match, flow=flat, found=replace(found, plane=True))
-        backward = backward if wish.backward or wish.confidence else None
-        return replace(match, backward=backward, mixture=mixture if wish.confidence or not self._own else None)
+                flow, found = flat, replace(found, plane=True)
+        return Match(
+            flow, source.size, self.provenance, backward if wish.backward or wish.confidence else None,
+            self.calibration, source.valid, target.valid, (source.picture, target.picture), found,
+            mixture if wish.confidence or not self._own else None, self.learned,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def _way_back(self, source: Encoded, target: Encoded) -> np.ndarray:
@@ -448,7 +448,7 @@ class Matcher:
         return [Ways(*way) for way in zip(_arrays(flow), back, mixed, strict=True)]
 
     def frame(self, target_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of the frame that a target of this size is matched in."""
+        """The frame, (height, width), that a target of this size is matched in."""
         return self.computation.frame(target_size)
 
     def tile(

@@ -1,9 +1,13 @@
 """The frames of L-Net and H-Net (SPEC 2, 5.3, 6)."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from glunet.inference.frames import COARSEST, MEAN, STD, extra_levels, finish, hnet_size, prepare, pyramid
+from glunet.inference.frames import COARSEST, MEAN, STD, enlarged, extra_levels, finish, hnet_size, prepare, pyramid
 
 
 @pytest.mark.parametrize(
@@ -12,6 +16,29 @@ from glunet.inference.frames import COARSEST, MEAN, STD, extra_levels, finish, h
 )
 def test_hnet_size(size: tuple[int, int], frame: tuple[int, int]) -> None:
     assert hnet_size(*size) == frame
+
+
+@given(st.tuples(st.integers(32, 3000), st.integers(32, 3000)), st.integers(0, 2000))
+def test_small_images_are_enlarged_to_so_many_pixels_and_at_most_twice(size, least):
+    height, width = enlarged(size, least)
+    assert size[0] <= height <= 2 * size[0]
+    assert size[1] <= width <= 2 * size[1]
+    if math.prod(size) >= least**2:
+        assert (height, width) == size
+    elif math.prod(size) >= least**2 / 4:
+        assert math.prod((height - 1, width - 1)) <= least**2 <= math.prod((height + 1, width + 1))
+    assert height / size[0] == pytest.approx(width / size[1], abs=1 / min(size))
+
+
+def test_what_is_enlarged_is_smooth_and_stays_where_it_is():
+    ramp = torch.arange(40.0).expand(1, 3, 60, 40) * 5
+    larger, _ = prepare(ramp, (120, 80), smooth=True)
+    published, _ = prepare(ramp, (120, 80))
+    levels = larger[0, 0, 50, 4:-4] * STD[0] + MEAN[0]
+    expected = ((torch.arange(80.0) + 0.5) / 2 - 0.5)[4:-4] * 5 / 255  # pixel centres at integers, in both
+    torch.testing.assert_close(levels, expected, atol=2e-3, rtol=0)
+    assert (published[0, 0, 50, 4:-4].diff() == 0).any(), "the published protocol repeats pixels"
+    torch.testing.assert_close(prepare(ramp, (30, 20), smooth=True)[0], prepare(ramp, (30, 20))[0])
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def test_a_pass_of_smaller_copies_is_that_of_the_images_but_coarser():
         assert np.median(np.linalg.norm(other, axis=-1)) < 1
         assert np.median(np.linalg.norm(one - other, axis=-1)) < 1
     little = made.encode(photo[:200, :280])
-    assert made_searcher(made, source, little).reduced is None, "nothing to be saved"
+    assert made_searcher(made, source, little).reduced is not None, "in a frame that is not enlarged"
+    plain = made.with_(enlarge_to=0)
+    assert made_searcher(plain, plain.encode(photo), plain.encode(photo[:200, :280])).reduced is None, "nothing saved"
 
 
 def made_searcher(made, source, target) -> search.Searcher:
@@ -39,7 +41,7 @@ def made_searcher(made, source, target) -> search.Searcher:
         made.computation,
         (source, target),
         passes.views_of(source, target),
-        lambda s, t: made._network_ways([s], [t], True)[0],
+        lambda s, t, frame: made._network_ways([s], [t], True, frame=frame)[0],
         "auto",
         (),
     )

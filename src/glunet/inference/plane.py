@@ -31,9 +31,7 @@ class Ways(Protocol):
     def round_trip(self) -> np.ndarray: ...
 
 
-def flattened(
-    flow: np.ndarray, sure: np.ndarray, views: Views, keypoints: Callable[..., tuple[np.ndarray, np.ndarray]]
-) -> np.ndarray | None:
+def flattened(ways: Ways, views: Views, keypoints: Callable[..., tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None:
     """The flow on the one plane of the scene, wherever it is not sure of another place; None if the scene is no plane.
 
     Two things make a scene a plane: most of what the flow is sure of lies on it, and so do keypoints, which are exact
@@ -41,14 +39,14 @@ def flattened(
     space.
 
     Args:
-        flow: H x W x 2 float32, target into source, pixels.
-        sure: H x W bool, where it may be trusted.
+        ways: the flow; it is sure of what comes back to within a tolerance.
         keypoints: makes those that match, N x 2 in the target and N x 2 in the source, pixels; asked with
             `simulate` True, for simulated views, where plain ones are too few.
 
     Returns:
         H x W x 2 float32. What the flow is sure of and lies off the plane stays: the street before the wall.
     """
+    flow, sure = ways.flow, _comes_back(ways, views)
     near = max(1.0, CLOSE * max(flow.shape))
     matrix = _fitted(flow, sure, near, views)
     if matrix is None:

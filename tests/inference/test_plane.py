@@ -1,0 +1,89 @@
+"""Scenes that are one plane: what is brought onto it, and what is not."""
+
+from functools import partial
+
+import numpy as np
+
+from glunet.inference import plane, search
+from glunet.inference.hypotheses import keypoints
+from glunet.inference.likeness import grid, views
+from textured import constant, scene, seen_through, similarity
+
+SIZE = (240, 320)
+TRUE = similarity(7, 1.1, SIZE, SIZE)
+EVERYWHERE = np.ones(SIZE, np.float32)  # confidence
+
+
+def wall():
+    """A textured plane seen twice, and its flow."""
+    source = scene(3, SIZE)
+    return views(source, seen_through(source, TRUE, SIZE)), plane.homography_flow(TRUE, SIZE)
+
+
+def noisy(flow: np.ndarray, pixels: float) -> np.ndarray:
+    return flow + np.random.default_rng(0).normal(0, pixels, flow.shape).astype(np.float32)
+
+
+def no_keypoints(simulate: bool) -> tuple[np.ndarray, np.ndarray]:
+    return np.empty((0, 2)), np.empty((0, 2))
+
+
+def test_a_wall_gets_the_flow_of_its_plane():
+    seen, flow = wall()
+    rough = noisy(flow, 0.4)
+    sure = EVERYWHERE.copy()
+    rough[:60, :80] += 25  # lost, and not sure of it
+    sure[:60, :80] = 0
+    found = plane.flattened(search.OneWay(rough, sure), seen, partial(keypoints, seen))
+    assert found is not None
+    assert found.dtype == np.float32
+    inside = seen.in_view(flow)
+    assert np.linalg.norm(found - flow, axis=-1)[inside].mean() < 0.1 < np.linalg.norm(rough - flow, axis=-1).mean()
+    assert np.linalg.norm(found - flow, axis=-1)[:60, :80][inside[:60, :80]].max() < 1
+
+
+def test_what_is_sure_to_lie_elsewhere_stays():
+    """The street before the wall."""
+    seen, flow = wall()
+    rough = noisy(flow, 0.4)
+    rough[210:] += (0, 9)
+    found = plane.flattened(search.OneWay(rough, EVERYWHERE), seen, partial(keypoints, seen))
+    assert found is not None
+    street = seen.in_view(rough)[210:]
+    np.testing.assert_array_equal(found[210:][street], rough[210:][street])
+    assert np.linalg.norm(found - flow, axis=-1)[:210][seen.in_view(flow)[:210]].mean() < 0.2
+
+
+def test_a_scene_in_space_keeps_its_flow_though_all_of_it_is_near_a_plane():
+    """Waves of less than a pixel, which keypoints see and a homography does not."""
+    source = scene(3, SIZE)
+    x, y = grid(SIZE)[..., 0], grid(SIZE)[..., 1]
+    waves = np.dstack((0.8 * np.sin(y / 15), 0.8 * np.sin(x / 20))).astype(np.float32)
+    flow = waves + constant(3, 1, SIZE)
+    target = search.warp(source, flow)
+    seen = views(source, target)
+    assert plane._fitted(flow, EVERYWHERE > 0, 1.0, seen) is not None
+    assert plane.flattened(search.OneWay(flow, EVERYWHERE), seen, partial(keypoints, seen)) is None
+
+
+def test_without_keypoints_there_is_no_plane():
+    seen, flow = wall()
+    assert plane.flattened(search.OneWay(noisy(flow, 0.4), EVERYWHERE), seen, no_keypoints) is None
+    assert plane.flattened(search.OneWay(flow, 0 * EVERYWHERE), seen, partial(keypoints, seen)) is None, (
+        "nothing is sure"
+    )
+    unrelated = views(scene(4, SIZE), scene(5, SIZE))
+    assert plane.flattened(search.OneWay(flow, EVERYWHERE), unrelated, partial(keypoints, unrelated)) is None
+
+
+def test_simulated_views_are_asked_where_plain_keypoints_are_few():
+    seen, flow = wall()
+    asked = []
+
+    def few(simulate: bool) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(simulate)
+        target, source = keypoints(seen)
+        return (target, source) if simulate else (target[:5], source[:5])
+
+    assert plane.flattened(search.OneWay(noisy(flow, 0.4), EVERYWHERE), seen, few) is not None
+    assert asked == [False, True]
