@@ -11,7 +11,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from glunet.flow.files import writing
-from glunet.inference.frames import ENLARGE_TO
 
 FOLDER = Path(__file__).parent.parent / "src" / "glunet" / "weights"
 CARD = {
@@ -23,7 +22,6 @@ CARD = {
     "iterative_refinement": True,
     "pyramid": True,
     "passes": 2,
-    "enlarge_to": ENLARGE_TO,
     "search": "auto",
     "polish": "auto",
     "speed": "auto",

@@ -16,7 +16,7 @@ def turned(degrees: float, zoom: float, size: tuple[int, int], source_size: tupl
 
 
 def test_a_pass_of_smaller_copies_is_that_of_the_images_but_coarser():
-    made = glunet.load(search="none", polish=False)
+    made = glunet.load(search="none", polish=False, enlarge_to=640)
     photo = skimage.data.astronaut()
     matrix = turned(30, 1.1, (420, 500), photo.shape[:2])
     target = passes.warped(made.encode(photo), matrix, (420, 500))

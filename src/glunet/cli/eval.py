@@ -56,6 +56,7 @@ def evaluate(
     speed: options.SpeedOption = None,
     search: options.SearchOption = None,
     polish: options.PolishOption = None,
+    enlarge_to: options.EnlargeOption = None,
     worst: WorstOption = 0,
     cached: CachedOption = True,
     check: CheckOption = False,
@@ -85,7 +86,7 @@ def evaluate(
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
     cache = _cache(out) if cached else None
     names = dict.fromkeys(method or methods.DEFAULT)
-    chosen = [methods.method(name, weights, device, speed, flipping, search, polish) for name in names]
+    chosen = [methods.method(name, weights, device, speed, flipping, search, polish, enlarge_to) for name in names]
     by_benchmark, failed, datasets = _measure(dataset, root, chosen, limit, cache)
 
     printed = [tables.of_all(by_benchmark, failed)] if dataset == "all" else []

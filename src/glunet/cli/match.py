@@ -69,17 +69,6 @@ PassesOption = Annotated[
         metavar="N",
     ),
 ]
-EnlargeOption = Annotated[
-    int | None,
-    typer.Option(
-        "--enlarge-to",
-        help="Match targets of fewer pixels than a square of this side in a frame of so many, at most twice as high "
-        "and wide; 0 as they are; by default as the weights were made for.",
-        show_default=False,
-        metavar="PX",
-        min=0,
-    ),
-]
 
 
 def match(
@@ -103,7 +92,7 @@ def match(
     iterative_refinement: IterativeRefinementOption = None,
     pyramid: PyramidOption = None,
     passes: PassesOption = None,
-    enlarge_to: EnlargeOption = None,
+    enlarge_to: options.EnlargeOption = None,
 ) -> None:
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
 

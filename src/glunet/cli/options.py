@@ -51,6 +51,18 @@ SpeedOption = Annotated[
     ),
 ]
 
+EnlargeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--enlarge-to",
+        help="Match targets of fewer pixels than a square of this side in a frame of so many, at most twice as high "
+        "and wide: sharper small motion, for as much more time. 640, say; by default as they are.",
+        show_default=False,
+        metavar="PX",
+        min=0,
+    ),
+]
+
 
 def asked(**settings: Any) -> dict[str, Any]:
     """The settings that were given; the others are as the weights say."""

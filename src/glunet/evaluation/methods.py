@@ -41,12 +41,13 @@ def method(
     flipping: bool | None = None,
     search: "Search | None" = None,
     polish: "Polish | None" = None,
+    enlarge_to: int | None = None,
 ) -> Method:
     """A method by its name on the command line.
 
     Args:
         name: one of `NAMES`.
-        weights, device, speed, search, polish: for "glunet" and "network", as `glunet.load` takes them; "network" is
+        weights, device, speed, search, polish, enlarge_to: for "glunet" and "network", as `glunet.load` takes them; "network" is
             without search and polish always. The device also for "raft".
         flipping: for the two, try the mirrored target as well (`glunet.load`); None where the protocol does.
 
@@ -56,9 +57,9 @@ def method(
     if name in ("glunet", "network"):
         from glunet import loading
 
-        around: dict[str, Any] = {"search": search, "polish": polish}
+        around: dict[str, Any] = {"search": search, "polish": polish, "enlarge_to": enlarge_to}
         if name == "network":
-            around = {"search": "none", "polish": False}
+            around |= {"search": "none", "polish": False}
         matcher = loading.load(weights, device, flipping=bool(flipping), speed=speed, **around)
         return Glunet(matcher, may_flip=flipping is None, name=name)
     if name == "raft":

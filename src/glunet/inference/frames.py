@@ -13,7 +13,6 @@ from glunet.network.glunet import LNET_SIZE
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
-ENLARGE_TO = 640  # px: what weights that are trained here say of `enlarged`
 COARSEST = 520  # longer side, the paper's training frame: so far the H-Net starts well from the L-Net's flow
 
 

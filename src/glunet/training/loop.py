@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from glunet.errors import GlunetError
-from glunet.inference.frames import ENLARGE_TO
 from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import Network, build
 from glunet.network.glunet import GLUNetConfig
@@ -269,7 +268,7 @@ class _Training:
                          "seed": settings.seed, "init": str(self.init or "vgg16"),
                          "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
-            "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes, "enlarge_to": ENLARGE_TO,
+            "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes,
             "search": "auto", "polish": "auto", "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
