@@ -134,6 +134,16 @@ def test_a_pyramid(tmp_path: Path) -> None:
     assert (away < 2e-3).mean() > 0.999
 
 
+def test_the_graph_of_one_size_enlarges_as_a_matcher_does() -> None:
+    source, target = picture(200, 240, 5), picture(200, 240, 6)
+    larger = untrained.matcher(enlarge_to=300)
+    graph = export.Graph(larger.network, larger.settings, (200, 240))
+    with torch.no_grad():
+        flow, _ = graph(*(torch.from_numpy(p.transpose(2, 0, 1)[None]).float() for p in (source, target)))
+    np.testing.assert_allclose(flow[0].permute(1, 2, 0), larger.match(source, target).flow, atol=2e-3)
+    assert np.abs(larger.match(source, target).flow - untrained.matcher().match(source, target).flow).mean() > 0.1
+
+
 def test_what_cannot_be_exported_is_said(
     command: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,8 +47,8 @@ def method(
 
     Args:
         name: one of `NAMES`.
-        weights, device, speed, search, polish, enlarge_to: for "glunet" and "network", as `glunet.load` takes them; "network" is
-            without search and polish always. The device also for "raft".
+        weights, device, speed, search, polish, enlarge_to: for "glunet" and "network", as `glunet.load` takes them;
+            "network" is without search and polish always. The device also for "raft".
         flipping: for the two, try the mirrored target as well (`glunet.load`); None where the protocol does.
 
     Raises:

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -105,8 +106,7 @@ class Graph(nn.Module):
     def _prepare(self, image: Tensor, size: Size) -> Tensor:
         """As `frames.prepare`; areas as two matrix products, since ONNX has no operator for all ratios."""
         height, width = image.shape[-2:]
-        fixed = self.settings.enlarge_to > 0 and self.frames is not None and size != (LNET_SIZE, LNET_SIZE)
-        if fixed and size[0] > height and size[1] > width:
+        if self.settings.enlarge_to and size != (LNET_SIZE, LNET_SIZE) and size[0] > height and size[1] > width:
             return frames.normalise(frames.magnified(image, size, self.settings.uint8_truncation))
         resized = area_matrix(height, size[0]) @ (image @ area_matrix(width, size[1]).T)
         return frames.normalise(resized.floor() if self.settings.uint8_truncation else resized)
@@ -132,7 +132,8 @@ def export(
     Args:
         network: is left as it is.
         metadata: goes into the file, beside the settings.
-        size: (height, width) of both images; None for targets from 32 to `LARGEST` px a side, sources of any size.
+        size: (height, width) of both images; None for targets from 32 to `LARGEST` px a side, sources of any size, none
+            of them enlarged.
         half: weights in 16 bits, half the file; it computes in 32 all the same.
 
     Returns:
@@ -146,6 +147,7 @@ def export(
     with needed("glunet export needs onnx, onnxscript and onnxruntime", "onnx"):
         onnx, runtime = import_module("onnx"), import_module("onnxruntime")
         import_module("onnxscript")
+    settings = settings if size else replace(settings, enlarge_to=0)  # frames of all sizes are images as they are
     graph = Graph(network.eval(), settings, size).eval()
     example = _example(size or (280, 400), size or (300, 340))
     any_size = {"source": _sides("source", LARGEST_SOURCE), "target": _sides("target", LARGEST)}
