@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glunet import many
 from glunet.errors import GlunetError
 from glunet.images.reading import ImageLike, check_batches, depth, grey_levels, image_size
+from glunet.inference import many, tiles
 from glunet.inference import passes as networks
-from glunet.inference import tiles
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import Calibration
 from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image, together
@@ -215,7 +214,7 @@ class Matcher:
         backward: bool = False,
         search: Search | None = None,
         polish: Polish | None = None,
-    ) -> Iterator[many.Outcome]:
+    ) -> Iterator[many.Outcome[Match]]:
         """Matches one pair after the other: neighbours of equal sizes together, results in order, batch by batch.
 
         Args:
@@ -227,8 +226,8 @@ class Matcher:
             confidence, backward, search, polish: as for `match`.
 
         Yields:
-            `glunet.many.Outcome` for each pair: its number and the match, or why there is none: a pair that cannot be
-            used is named, and the others go on. If `pairs` itself raises, what was read before is answered first.
+            `glunet.inference.many.Outcome` for each pair: its number and the match, or why there is none: a pair that
+            cannot be used is named, and the others go on. If `pairs` itself raises, what was read is answered first.
 
         Raises:
             GlunetError: if `batch` is not positive; another word for `search` or `polish`.

@@ -13,8 +13,8 @@ from glunet.batch.images import Shelf, Store
 from glunet.batch.lists import Named, blocks
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import write_flow, write_json
+from glunet.inference.many import Pair
 from glunet.loading import load
-from glunet.many import Pair
 
 _HEAD = "_batch.json"  # with "_" before it: what reads folders of Parquet passes over these
 _FLOWS = "_flows"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from glunet import many
 from glunet.errors import GlunetError
+from glunet.inference import many
 from glunet.network.strips import StripPyramid
 from untrained import matcher
 

@@ -1,8 +1,8 @@
 """Many pairs: neighbours of equal sizes together, results as they come, one bad pair named and passed over."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -10,23 +10,24 @@ from glunet.errors import GlunetError
 from glunet.images.reading import ImageLike
 from glunet.inference.encoded import Encoded, MaskLike, Size, alike
 from glunet.inference.memory import available_bytes, needed_bytes
-from glunet.match import Match
 
+M = TypeVar("M")  # a `glunet.match.Match`, of which nothing is known on this floor
+M_co = TypeVar("M_co", covariant=True)
 Pair = tuple[ImageLike | Encoded, ImageLike | Encoded]
 Opened = tuple[Encoded, Encoded]
 
 
-class Outcome(NamedTuple):
+class Outcome(NamedTuple, Generic[M]):
     """What became of one pair of many.
 
     Attributes:
         number: of the pair, from 0, in the order they came.
-        match: None for a pair that could not be matched.
+        match: a `glunet.match.Match`; None for a pair that could not be matched.
         error: why, naming the pair; None for a match.
     """
 
     number: int
-    match: Match | None
+    match: M | None
     error: GlunetError | None
 
 
@@ -40,13 +41,15 @@ class Matching(Protocol):
     def frame(self, target_size: Size) -> Size: ...
 
 
-class Matches(Protocol):
+class Matches(Protocol[M_co]):
     """Matches of pairs in one batch, all sources of one size, all targets of one size."""
 
-    def __call__(self, sources: list[Encoded], targets: list[Encoded], tile: int | None) -> list[Match]: ...
+    def __call__(self, sources: list[Encoded], targets: list[Encoded], tile: int | None) -> Sequence[M_co]: ...
 
 
-def match_many(matcher: Matching, pairs: Iterable[Pair], batch: int, both: bool, matches: Matches) -> Iterator[Outcome]:
+def match_many(
+    matcher: Matching, pairs: Iterable[Pair], batch: int, both: bool, matches: Matches[M]
+) -> Iterator[Outcome[M]]:
     """See `Matcher.match_many`.
 
     A pair's pixels are copied as soon as it is read, before the next one is asked for: an iterator may use its arrays
@@ -78,10 +81,10 @@ def match_many(matcher: Matching, pairs: Iterable[Pair], batch: int, both: bool,
     yield from waiting.matched()
 
 
-class _Waiting:
+class _Waiting(Generic[M]):
     """Consecutive pairs of equal sizes that are matched in one batch."""
 
-    def __init__(self, matcher: Matching, both: bool, matches: Matches) -> None:
+    def __init__(self, matcher: Matching, both: bool, matches: Matches[M]) -> None:
         self.matcher, self.both, self.matches = matcher, both, matches
         self.pairs: list[tuple[int, Opened]] = []
         self.known: dict[object, Encoded] = {}  # an image that is in several of these pairs is encoded once
@@ -113,7 +116,7 @@ class _Waiting:
         sizes = _sizes(opened)
         return sizes == _sizes(self.pairs[0][1]) and len(self.pairs) < self._fitting(*sizes, batch)
 
-    def matched(self) -> Iterator[Outcome]:
+    def matched(self) -> Iterator[Outcome[M]]:
         """Matches what waits, together; where that fails one by one, to tell which pair it was."""
         pairs, self.pairs, self.known = self.pairs, [], {}
         try:
@@ -129,7 +132,7 @@ class _Waiting:
         for (number, _), match in zip(pairs, found, strict=True):
             yield Outcome(number, match, None)
 
-    def _matches(self, pairs: list[Opened]) -> list[Match]:
+    def _matches(self, pairs: list[Opened]) -> Sequence[M]:
         sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
         tile = self.matcher.tile(*_sizes(pairs[0]), self.both) if len(pairs) == 1 else None
         return self.matches(sources, targets, tile)
