@@ -54,6 +54,19 @@ def test_what_is_sure_to_lie_elsewhere_stays():
     assert np.linalg.norm(found - flow, axis=-1)[:210][seen.in_view(flow)[:210]].mean() < 0.2
 
 
+def test_what_slid_on_the_plane_is_not_smoothed_away():
+    """A part of the ground that moved by little, seen from above: nearer to the plane than what is called off it."""
+    source = scene(3, SIZE)
+    flow = constant(2, 1, SIZE)
+    flow[80:160, 120:220] += (1.2, 0.8)
+    seen = views(source, search.warp(source, flow))
+    found = plane.flattened(search.OneWay(noisy(flow, 0.2), EVERYWHERE), seen, partial(keypoints, seen))
+    assert found is not None
+    assert np.linalg.norm(found - flow, axis=-1)[20:60, 20:-20].mean() < 0.2, "the ground is a plane"
+    slid = found[95:145, 135:205] - (2, 1)
+    assert np.abs(slid.mean(axis=(0, 1)) - (1.2, 0.8)).max() < 0.1
+
+
 def test_a_scene_in_space_keeps_its_flow_though_all_of_it_is_near_a_plane():
     """Waves of less than a pixel, which keypoints see and a homography does not."""
     source = scene(3, SIZE)
