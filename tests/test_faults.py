@@ -342,6 +342,9 @@ def test_numbers_that_are_none_are_said():
     for side in (-1, 640.0, True, "640", float("nan")):
         with pytest.raises(GlunetError, match="whole number"):
             matcher(enlarge_to=side)
+    for word in ("yes", 1, None, np.True_):
+        with pytest.raises(GlunetError, match="True or False"):
+            matcher(plane=word)
     for memory in (float("nan"), 0, -1, float("inf")):
         with pytest.raises(GlunetError, match="positive number"):
             matcher().match(IMAGE, OTHER, max_memory=memory)

@@ -24,6 +24,7 @@ CARD = {
     "passes": 2,
     "search": "auto",
     "polish": "auto",
+    "plane": True,
     "speed": "auto",
 }
 

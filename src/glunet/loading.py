@@ -71,8 +71,8 @@ def load(
         points: for the search, one's own source of matching points beside SIFT, or several: a function from source and
             target (H x W x 3 uint8, RGB) to N x 2 points of the source and N x 2 of the target, in pixels.
         settings: how to match, by name: uint8_truncation, flipping, iterative_refinement, pyramid, passes, enlarge_to,
-            speed, search, polish and confidence (`glunet.inference.settings.Settings` says what each is). What is left
-            out, or None, is what the weights were made for; for official checkpoints the published protocol.
+            speed, search, polish, plane and confidence (`glunet.inference.settings.Settings` says what each is). What
+            is left out, or None, is what the weights were made for; for official checkpoints the published protocol.
 
     Raises:
         TypeError: for a setting that there is not.

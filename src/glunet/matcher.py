@@ -110,7 +110,7 @@ class Matcher:
             TypeError: for a setting that there is not.
         """
         made_by, settings = self.provenance, replace(self.settings, **changed)
-        if changed.keys() <= {"search", "polish", "flipping"}:
+        if changed.keys() <= {"search", "polish", "plane", "flipping"}:
             twin = copy.copy(self)
             twin.settings, twin.provenance = settings, replace(made_by, settings=settings.as_dict())
             return twin
@@ -375,7 +375,7 @@ class Matcher:
                 if wish.polish is True or looks_alike(flow, seen):
                     flow = refined(flow, seen)
                     backward = None if backward is None else refined(backward, seen.reverse)
-        if found is not None:
+        if found is not None and self.settings.plane:
             with threads():
                 ways = OneWay(flow, sure.confidence) if backward is None else TwoWay(flow, backward)
                 flat = flattened(ways, seen, partial(keypoints, seen))

@@ -100,7 +100,7 @@ def colmap(
 
     found = _readable(out, images, cameras, warn if keep_going else None)
     chosen = _pairs([picture.name for picture in found], pairs, window, exhaustive)
-    matcher = load(weights, device, search=search, polish=polish)
+    matcher = load(weights, device, search=search, polish=polish, plane=False)  # relief is what it is about
     settings = Settings(size=size, cell=cell, reach=cell / 4, least=least, round_trip=round_trip)
     journal = _journal(out, found, chosen, settings, matcher, resume)
     collected = _collected(Shelf(matcher, found, size), chosen, settings, journal, keep_going)

@@ -84,6 +84,7 @@ def match(
     target_mask: TargetMaskOption = None,
     search: options.SearchOption = None,
     polish: options.PolishOption = None,
+    plane: options.PlaneOption = None,
     stages: StagesOption = None,
     max_memory: MaxMemoryOption = None,
     speed: options.SpeedOption = None,
@@ -113,7 +114,7 @@ def match(
     image_size(source, "source"), image_size(target, "target")  # errors come before weights are read
     settings: dict[str, Any] = {"iterative_refinement": iterative_refinement, "pyramid": pyramid, "passes": passes}
     settings["enlarge_to"] = enlarge_to
-    settings |= {"speed": speed, "search": search, "polish": polish, "stages": stages}
+    settings |= {"speed": speed, "search": search, "polish": polish, "plane": plane, "stages": stages}
     written = []
     with writing_folder(out) if out is not None else nullcontext() as folder:
         began = time.perf_counter()

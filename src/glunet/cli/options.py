@@ -41,6 +41,15 @@ PolishOption = Annotated[
         show_default=False,
     ),
 ]
+PlaneOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--plane/--no-plane",
+        help="Give a scene that is one plane (a wall, a page) the flow of its homography; by default as the weights "
+        "say.",
+        show_default=False,
+    ),
+]
 SpeedOption = Annotated[
     Literal["auto", "exact", "fast"] | None,
     typer.Option(

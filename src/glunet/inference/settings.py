@@ -38,6 +38,8 @@ class Settings:
             one; "none" is the network's one pass.
         polish: "auto" sharpens the flow by the images themselves where these look alike (`glunet.inference.polish`),
             True everywhere, False not at all.
+        plane: where a search finds that the scene is one plane, its homography takes the flow's place, but for what is
+            sure to lie elsewhere (`glunet.inference.plane.flattened`). Not for measuring relief or small motion on it.
         confidence: what tells where a flow may be trusted (`Match.confidence_kind`): "learned" is the network itself,
             in one pass, "roundtrip" the way back; "auto" is "learned" with networks that have learned it.
         stages: of PDC-Net, which says how sure it is: "D" passes directly, "H" again through a homography, "MS" at
@@ -56,6 +58,7 @@ class Settings:
     speed: Speed = "exact"
     search: Search = "none"
     polish: Polish = False
+    plane: bool = False
     confidence: Confidence = "auto"
     stages: Stages = "D"
 
@@ -67,6 +70,8 @@ class Settings:
             raise GlunetError(
                 f"enlarge_to={self.enlarge_to!r} came: it is a whole number of pixels, a square's side; 0 for none."
             )
+        if not isinstance(self.plane, bool):
+            raise GlunetError(f"plane={self.plane!r} came: it is True or False.")
         if self.speed not in SPEEDS:
             raise GlunetError(f"speed={self.speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
         if self.confidence not in CONFIDENCES:

@@ -77,7 +77,7 @@ def register_with_hloc() -> None:
         required_inputs = ["image0", "image1"]  # noqa: RUF012
 
         def _init(self, conf: dict[str, Any]) -> None:
-            self.matcher = DenseMatcher(load(conf["weights"]), conf["points"], conf["least"])
+            self.matcher = DenseMatcher(load(conf["weights"], plane=False), conf["points"], conf["least"])
 
         def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
             found = self.matcher({"image0": data["image1"], "image1": data["image0"]})

@@ -269,7 +269,7 @@ class _Training:
                          "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
             "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes,
-            "search": "auto", "polish": "auto", "speed": "auto",
+            "search": "auto", "polish": "auto", "plane": True, "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
         weights = network_state(self.averaged, self.live)
