@@ -62,7 +62,7 @@ def test_what_slid_on_the_plane_is_not_smoothed_away():
     flow = constant(2, 1, SIZE)
     flow[80:160, 120:220] += (1.2, 0.8)
     seen = views(source, search.warp(source, flow))
-    found = plane.flattened(search.OneWay(noisy(flow, 0.2), EVERYWHERE), seen, partial(keypoints, seen))
+    found = plane.flattened(search.OneWay(noisy(flow, 0.1), EVERYWHERE), seen, partial(keypoints, seen))
     assert found is not None
     assert np.linalg.norm(found - flow, axis=-1)[20:60, 20:-20].mean() < 0.2, "the ground is a plane"
     slid = found[95:145, 135:205] - (2, 1)

@@ -6,7 +6,6 @@ A wall, a page, a map, an aerial photograph, or whatever a camera sees that only
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from glunet.geometry.estimation import apply_homography, robust_homography
@@ -22,8 +21,7 @@ CLOSE = 0.002  # of the longer side (at least 1 px), within which it does
 # How many times as far from the plane as from the flow keypoints may lie: walls reach 1.8, scenes in space have 3.8 and
 # more (docs/matches.md).
 AS_WELL = 2.5
-AROUND = 0.05  # of the longer side, within which keypoints speak for a pixel
-SEVERAL = 4  # keypoints that can say of a part that it is off the plane
+OFF = 4  # times the median distance from the plane, beyond which what the flow is sure of lies elsewhere
 
 
 class Ways(Protocol):
@@ -39,8 +37,7 @@ def flattened(ways: Ways, views: Views, keypoints: Callable[..., tuple[np.ndarra
 
     Two things make a scene a plane: most of what the flow is sure of lies on it, and so do keypoints, which are exact
     and know nothing of the flow. Where little moves, all is near some plane; only keypoints tell it from a scene in
-    space. They are asked of each part, too: what the flow is sure of changes only near keypoints that lie on the plane,
-    so that a roof over a field, or a slope that slid, stays what it is.
+    space.
 
     Args:
         ways: the flow; it is sure of what comes back to within a tolerance.
@@ -48,7 +45,8 @@ def flattened(ways: Ways, views: Views, keypoints: Callable[..., tuple[np.ndarra
             `simulate` True, for simulated views, where plain ones are too few.
 
     Returns:
-        H x W x 2 float32. What the flow is sure of and lies off the plane stays: the street before the wall.
+        H x W x 2 float32. What the flow is sure of and lies farther off than it errs elsewhere stays: the street before
+        the wall, the walker before a still background, the slope that slid.
     """
     flow, sure = ways.flow, _comes_back(ways, views)
     near = max(1.0, CLOSE * max(flow.shape))
@@ -70,22 +68,8 @@ def flattened(ways: Ways, views: Views, keypoints: Callable[..., tuple[np.ndarra
         return None
     if by_plane[counted].mean() > AS_WELL * by_flow[counted].mean():
         return None
-    at, radius = target[counted], max(2, round(AROUND * max(flow.shape)))
-    number, missed, missed_by_plane = (
-        _sums(at, values, flow.shape[:2], radius) for values in (np.ones(len(at)), by_flow[counted], by_plane[counted])
-    )
-    confirmed = (number > 0.5) & ((number < SEVERAL - 0.5) | (missed_by_plane <= AS_WELL * missed))
-    stays = (sure & ((off > 2 * near) | ~confirmed)) | ~views.in_view(on_it)
+    stays = (sure & (off > OFF * np.median(off[here]))) | ~views.in_view(on_it)
     return np.where(stays[..., None], flow, on_it)
-
-
-def _sums(at: np.ndarray, values: np.ndarray, size: tuple[int, ...], radius: int) -> np.ndarray:
-    """The sum of points' values (at N x 2 pixels) in the square around each pixel: H x W."""
-    y, x = np.rint(at).astype(int).T[::-1].clip(0, np.array(size)[:, None] - 1)
-    plane = np.zeros(size, np.float32)
-    np.add.at(plane, (y, x), values)
-    window = (2 * radius + 1, 2 * radius + 1)
-    return cv2.boxFilter(plane, cv2.CV_32F, window, normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
 def _missed(flow: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
