@@ -67,9 +67,11 @@ def test_match_writes_everything_and_says_so(run, pair, tmp_path, suffix):
 
 
 def test_passes_and_pyramid_are_asked_for_and_told(run, pair, tmp_path):
-    assert run("match", *pair, "--out", tmp_path / "out", "--passes", 2, "--pyramid")[0] == 0
+    asked = ("--passes", 2, "--pyramid", "--enlarge-to", 300, "--no-plane")
+    assert run("match", *pair, "--out", tmp_path / "out", *asked)[0] == 0
     settings = json.loads((tmp_path / "out" / "numbers.json").read_text())["settings"]
-    assert (settings["passes"], settings["pyramid"]) == (2, True)
+    assert (settings["passes"], settings["pyramid"], settings["enlarge_to"]) == (2, True, 300)
+    assert "plane" not in settings, "off, as in the paper"
     code, _, errors = run("match", *pair, "--out", tmp_path / "none", "--passes", 0)
     assert code != 0
     assert "1 (as in the paper) or more" in errors
