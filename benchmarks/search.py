@@ -8,6 +8,7 @@ of one machine with nothing else running.
 """
 
 import argparse
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,7 +136,11 @@ def main() -> None:
     parser.add_argument("--strangers", type=Path, help="a tar of photographs")
     parser.add_argument("--count", type=int, default=200, help="pairs of strangers (200)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of strangers (0)")
+    parser.add_argument("--debug", action="store_true", help="what search and planes go by, on stderr")
     given = parser.parse_args()
+    if given.debug:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("glunet.inference").setLevel(logging.DEBUG)
     matcher = glunet.load()
     alone = matcher.with_(search="none", polish=False)
     print("| pair | network, px | default, px | within 1 % | said to match | network, s | times that | by | |")

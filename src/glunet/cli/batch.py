@@ -30,6 +30,7 @@ def batch(
     device: options.DeviceOption = None,
     search: options.SearchOption = None,
     polish: options.PolishOption = None,
+    plane: options.PlaneOption = None,
     speed: options.SpeedOption = None,
 ) -> None:
     """Match a list of pairs; write points, confidence, verdict and homography of each as Parquet.
@@ -50,7 +51,7 @@ def batch(
         Path(os.path.abspath(out)),
         weights,
         device,
-        options.asked(search=search, polish=polish, speed=speed),
+        options.asked(search=search, polish=polish, plane=plane, speed=speed),
         size,
         points,
         least,

@@ -40,8 +40,7 @@ def geo(
         chosen = [int(band) for band in bands.split(",")] if bands else None
     except ValueError as error:
         raise GlunetError(f"--bands {bands}: give one number or three, such as 4,3,2.") from error
-    # The ground is a plane; what moved on it must not be taken for an error.
-    matcher = load(weights, device, plane=False, **options.asked(search=search, polish=polish, speed=speed))
+    matcher = load(weights, device, **options.asked(search=search, polish=polish, speed=speed))
     with progress() as bar:
         task = bar.add_task("matching", total=None)
         moved = displacement(

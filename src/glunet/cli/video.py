@@ -88,6 +88,7 @@ def video(
     device: options.DeviceOption = None,
     search: options.SearchOption = None,
     polish: options.PolishOption = None,
+    plane: options.PlaneOption = None,
     confidence: options.ConfidenceOption = True,
 ) -> None:
     """Flow of consecutive frames, or of each frame against a fixed one; files for each pair, and films.
@@ -114,7 +115,7 @@ def video(
     plan = Plan(wanted, against, direction, size, confidence, suffix, films, *limits, search)
     if (out / LIST).exists() and not resume:
         typer.echo(f"glunet: '{out}' holds results already; files of the same names are replaced.", err=True)
-    content = _watched(load(weights, device, search=search, polish=polish), opened, out, plan)
+    content = _watched(load(weights, device, search=search, polish=polish, plane=plane), opened, out, plan)
     _tell(content, out, films, size)
 
 

@@ -3,6 +3,7 @@
 A wall, a page, a map, an aerial photograph, or whatever a camera sees that only turned.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -13,13 +14,15 @@ from glunet.inference.confidence import tolerance
 from glunet.inference.hypotheses import FEWEST, oriented
 from glunet.inference.likeness import Views, grid, length
 
+logger = logging.getLogger(__name__)
+
 ONE_PLANE = 0.8  # share of what comes back that must lie on a plane for it to be continued
 WELL = 0.9  # share of the image above which nothing is left to continue it to
 SMALLEST = 0.1  # share of the image below which what comes back is too little to go by
 MOST = 0.7  # share of what the flow is sure of that must lie on a plane for the flow to be brought onto it
 CLOSE = 0.002  # of the longer side (at least 1 px), within which it does
-# How many times as far from the plane as from the flow keypoints may lie: walls reach 1.8, scenes in space have 3.8 and
-# more (docs/matches.md).
+# How many times as far from the plane as from the flow keypoints may lie: walls reach 1.5, scenes in space 4.1 to 6.7
+# (docs/matches.md).
 AS_WELL = 2.5
 OFF = 4  # times the median distance from the plane, beyond which what the flow is sure of lies elsewhere
 
@@ -56,23 +59,25 @@ def flattened(ways: Ways, views: Views, keypoints: Callable[..., tuple[np.ndarra
     on_it = homography_flow(matrix, flow.shape)
     off = length(flow - on_it)
     here = sure & (off <= near)
+    logger.debug("%.2f of what comes back lies on one plane", here.sum() / sure.sum())
     if here.sum() < MOST * sure.sum() or here.mean() < SMALLEST:
         return None
     for simulate in (False, True):
         target, source = keypoints(simulate=simulate)
-        by_flow, by_plane = (_missed(way, target, source) for way in (flow, on_it))
+        by_flow, by_plane = (missed(way, target, source) for way in (flow, on_it))
         counted = np.maximum(by_flow, by_plane) < 2 * near
         if counted.sum() >= FEWEST:
             break
     else:
         return None
+    logger.debug("keypoints lie %.2f px from the flow, %.2f from it", by_flow[counted].mean(), by_plane[counted].mean())
     if by_plane[counted].mean() > AS_WELL * by_flow[counted].mean():
         return None
     stays = (sure & (off > OFF * np.median(off[here]))) | ~views.in_view(on_it)
     return np.where(stays[..., None], flow, on_it)
 
 
-def _missed(flow: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
+def missed(flow: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
     """How far from points of the source, N x 2, a flow leads those of the target: N, pixels."""
     at = np.rint(target).astype(int).clip(0, np.array(flow.shape[1::-1]) - 1)
     return np.linalg.norm(target + flow[at[:, 1], at[:, 0]] - source, axis=1)

@@ -25,7 +25,7 @@ from glunet.inference import hypotheses
 from glunet.inference.confidence import tolerance
 from glunet.inference.hypotheses import Hypothesis, PointSource
 from glunet.inference.likeness import Views, blur, grid, length, warp
-from glunet.inference.plane import extended, finite, homography_flow, one_plane, own_homography
+from glunet.inference.plane import extended, finite, homography_flow, missed, one_plane, own_homography
 
 logger = logging.getLogger(__name__)
 
@@ -329,8 +329,7 @@ def misses(flow: np.ndarray, guess: Hypothesis) -> float:
     """By how many pixels a flow misses the points of a hypothesis, in the median; infinite without points."""
     if not guess.inliers:
         return np.inf
-    at = np.rint(guess.target).astype(int).clip(0, np.array(flow.shape[1::-1]) - 1)
-    return float(np.median(np.linalg.norm(guess.target + flow[at[:, 1], at[:, 0]] - guess.source, axis=1)))
+    return float(np.median(missed(flow, guess.target, guess.source)))
 
 
 def agreement(ways: TwoWay, views: Views) -> float:

@@ -77,6 +77,7 @@ def displacement(
         import rasterio
         from rasterio.enums import ColorInterp, Resampling
         from rasterio.vrt import WarpedVRT
+    matcher = matcher.with_(plane=False)  # the ground is one, and what has moved on it is no error
     if block < SMALLEST or margin < 0:
         raise GlunetError(f"Blocks of {block} px with a margin of {margin}: give at least {SMALLEST} and 0.")
     if out.resolve() in (source.resolve(), target.resolve()):
