@@ -263,17 +263,15 @@ class Searcher:
         return own_homography(ways, self.views) if agreement(ways, self.views) >= HOPELESS else None
 
     def _at_full_size(self, best: TwoWay, agreed: float, origins: list[str]) -> None:
-        """What smaller copies have found, by a pass of the images as they are; else all as it was before.
+        """What smaller copies have found, by a pass of the images as they are through its own homography.
 
-        Where that falls short of what the copies promised, it is passed once more through its own homography.
+        Where that is not accepted, all is as it was before.
         """
-        matrix, found, promised = self.through, self.origins, self.agreement
+        found, matrix = self.origins, self._own_homography(self.best)
+        matrix = self.through if matrix is None else matrix
         assert matrix is not None
         self.best, self.agreement, self.origins, self.trial = best, agreed, origins, self.again
         offered = self._passed(best, matrix)
-        own = self._own_homography(offered) if agreement(offered, self.views) < promised else None
-        if own is not None:
-            offered = self._passed(offered, own)
         if self._accept(offered, matrix, "at full size"):
             self.origins = found
 
@@ -304,25 +302,13 @@ class Searcher:
                 return
 
     def _scored(self, guesses: Sequence[Hypothesis]) -> bool:
-        """Matches through the hypothesis that scores best, and at once through the homography of what comes.
-
-        Returns:
-            Whether that was accepted.
-        """
+        """Matches through the hypothesis that scores best; whether that was accepted."""
         assert self.coarse is not None
         plain, *scored = self.coarse.scores(guesses)
         best_first = np.argsort(scored)[::-1]
-        accepted = False
-        for place in best_first if self.how == "full" else best_first[:1]:
-            if self.how != "full" and scored[place] < max(LEAST_SCORE, AS_GOOD * plain):
-                continue
-            through = guesses[place].matrix
-            offered = self._passed(self.best, through)
-            matrix = self._own_homography(offered)
-            if matrix is not None:
-                offered, through = self._passed(offered, matrix), matrix
-            accepted |= self._accept(offered, through, guesses[place].origin)
-        return accepted
+        if self.how != "full":
+            best_first = [i for i in best_first[:1] if scored[i] >= max(LEAST_SCORE, AS_GOOD * plain)]
+        return any([self._pass(guesses[i]) for i in best_first])
 
 
 def misses(flow: np.ndarray, guess: Hypothesis) -> float:
