@@ -6,7 +6,7 @@ import torch
 
 from glunet.errors import GlunetError
 from glunet.inference import many
-from glunet.network.strips import StripPyramid
+from glunet.network.backends.strips import StripPyramid
 from untrained import matcher
 
 RANDOM = np.random.default_rng(0)

@@ -12,8 +12,8 @@ from glunet.errors import GlunetError
 from glunet.inference import frames, speed
 from glunet.loading import network_state, save_weights
 from glunet.matcher import Matcher
+from glunet.network.backends.strips import StripPyramid
 from glunet.network.glunet import GLUNet, GLUNetConfig
-from glunet.network.strips import StripPyramid
 from untrained import matcher, network
 
 CONFIGS = [GLUNetConfig(), GLUNetConfig("residual", "residual", "bilinear")]

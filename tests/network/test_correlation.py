@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glunet.network.bands import banded_correlation
+from glunet.network.backends.bands import banded_correlation
 from glunet.network.correlation import (
     global_correlation,
     l2_normalise,

@@ -305,10 +305,10 @@ class Searcher:
         """Matches through the hypothesis that scores best; whether that was accepted."""
         assert self.coarse is not None
         plain, *scored = self.coarse.scores(guesses)
-        best_first = np.argsort(scored)[::-1]
+        best_first = sorted(range(len(scored)), key=lambda i: -scored[i])
         if self.how != "full":
             best_first = [i for i in best_first[:1] if scored[i] >= max(LEAST_SCORE, AS_GOOD * plain)]
-        return any([self._pass(guesses[i]) for i in best_first])
+        return any([self._pass(guesses[i]) for i in best_first])  # a list: every one is tried
 
 
 def misses(flow: np.ndarray, guess: Hypothesis) -> float:

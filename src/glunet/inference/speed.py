@@ -1,7 +1,7 @@
 """How a matcher computes: "exact" or "fast", on this device; "auto" is "fast" where that pays.
 
-Both use a twin of the network made for inference (`glunet.network.folding`), on a CPU with an encoder that goes through
-the image in strips (`glunet.network.strips`). "exact" is float32 throughout and differs from the trainable network by
+Both use a twin of the network made for inference (`backends.folding`), on a CPU with an encoder that goes through
+the image in strips (`backends.strips`, both in `glunet.network`). "exact" is float32 throughout and differs from the trainable network by
 rounding. "fast" computes the encoder and the finest level's decoder and refinement, which together are nine tenths of
 the work, in bfloat16 (float16 on a GPU without it), where a measurement says that this is faster here. Heads, flow,
 coordinates, correlations and the coarse levels stay in float32: their decoders in bfloat16 were a tenth of the time of
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glunet.errors import GlunetError
+from glunet.network.backends.folding import folded
+from glunet.network.backends.strips import StripPyramid
 from glunet.network.encoder import VGG16Pyramid
 from glunet.network.family import Network
-from glunet.network.folding import folded
-from glunet.network.strips import StripPyramid
 
 Speed = Literal["auto", "fast", "exact"]
 SPEEDS = get_args(Speed)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from glunet.flow.geometry import warp
-from glunet.network.bands import banded_correlation
+from glunet.network.backends.bands import banded_correlation
 from glunet.network.decoder import SLOPE
 
 TILE = 16  # positions of a row that meet their windows in one matrix product
@@ -53,7 +53,7 @@ def mutual_matching(correlation: Tensor, eps: float = 1e-5) -> Tensor:
 def local_correlation(target: Tensor, source: Tensor, radius: int = 4) -> Tensor:
     """The product of every target position with the source positions around it (paper equation 2, SPEC 4.2).
 
-    On a CPU and without gradients `glunet.network.bands` does the same, several times as fast.
+    On a CPU and without gradients `glunet.network.backends.bands` does the same, several times as fast.
 
     The paper writes a plain dot product; the published networks were trained on its mean over channels, which is what
     this returns: out[k, y, x] = 1/C sum_c target[c, y, x] * source[c, y + dy, x + dx] with
@@ -149,7 +149,7 @@ def local_scores(target: Tensor, source: Tensor, flow: Tensor, scale: float, rad
     loss of its own, and with a frozen encoder nothing of this then needs a backward pass.
     """
     if target.is_cuda and not torch.compiler.is_compiling() and triton_is_there():
-        from glunet.network.triton_correlation import fits, fused_local_scores
+        from glunet.network.backends.triton_correlation import fits, fused_local_scores
 
         if fits(target.device, target.dtype, radius) and fits(source.device, source.dtype, radius):
             return fused_local_scores(target, source, flow, scale, radius, SLOPE)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from glunet.network.backends.folding import FoldedBlock, folded, folded_weights
 from glunet.network.decoder import ConvBlock, DenseFlowDecoder, MappingDecoder, ResidualFlowDecoder
 from glunet.network.family import build, configure
-from glunet.network.folding import FoldedBlock, folded, folded_weights
 from glunet.network.refinement import Refinement
 
 

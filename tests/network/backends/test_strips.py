@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from glunet.network import encoder, strips
-from glunet.network.strips import StripPyramid, in_strips
+from glunet.network import encoder
+from glunet.network.backends import strips
+from glunet.network.backends.strips import StripPyramid, in_strips
 
 
 @settings(max_examples=30)

@@ -14,7 +14,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if not (torch.cuda.is_available() or INTERPRETED):
     pytest.skip("neither CUDA nor TRITON_INTERPRET=1 is here", allow_module_level=True)
 
-from glunet.network.triton_correlation import fused_local_scores  # noqa: E402
+from glunet.network.backends.triton_correlation import fused_local_scores  # noqa: E402
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
