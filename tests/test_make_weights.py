@@ -40,7 +40,7 @@ def photographs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_runs_follow_each_other(make_weights, photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each run starts from the one before; adapters come before the fine levels; both calibrations come last."""
+    """Each run starts from the one before; adapters come before the global level alone; both calibrations come last."""
     commands: list[list[str]] = []
 
     def pretend(*words: object) -> None:
@@ -63,8 +63,8 @@ def test_runs_follow_each_other(make_weights, photographs, tmp_path: Path, monke
     assert "--init" not in commands[0]
     starts = [Path(command[command.index("--init") + 1]).relative_to(out) for command in commands[1:4]]
     assert [str(start) for start in starts] == [
-        "full/weights.safetensors",
         "adapted.safetensors",
+        "global/weights.safetensors",
         "fine/weights.safetensors",
     ]
     assert sum(float(command[command.index("--minutes") + 1]) for command in commands[:4]) == 100
@@ -75,7 +75,7 @@ def test_runs_follow_each_other(make_weights, photographs, tmp_path: Path, monke
         made = json.loads(file.metadata()["glunet"])["made"]
     assert set(made) == {"command", "commit", "photographs"}
     assert str(photographs[0]) in made["command"]
-    assert glunet.load(path, device="cpu").network.config.adapter == "local"
+    assert glunet.load(path, device="cpu").network.config.adapter == "all"
 
 
 def test_adapters_change_nothing_at_first(make_weights, tmp_path: Path) -> None:

@@ -2,16 +2,15 @@
 
     python tools/make_weights.py PHOTOS... --validation HELD_BACK --out WORK --minutes 600
 
-runs `glunet train` by its recipes, one after the other: all levels from VGG-16, the global level further, the levels
-around it with adapters, the uncertainty head. Then both confidences are calibrated on the photographs held back, and
-WORK/glunet.safetensors is written: its metadata names this command, the commit and a hash of the photographs.
+runs `glunet train` by its recipes, one after the other: all levels from VGG-16, then with adapters the global level
+further and the levels around it, the uncertainty head. Then both confidences are calibrated on the photographs held
+back, and WORK/glunet.safetensors is written: its metadata names this command, the commit and a hash of the photographs.
 Of a few minutes it learns next to nothing: that is to see that all works.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shlex
 import subprocess
@@ -27,14 +26,12 @@ RUNS = (("full", 0.45), ("global", 0.2), ("fine", 0.25), ("uncertainty", 0.1))
 
 
 def with_adapters(weights: Path, out: Path) -> Path:
-    """The same network with adapters of levels 3 to 1, which at first change nothing."""
+    """The same network with adapters of all levels, which at first change nothing."""
     from glunet.loading import network_state, read_network, save_weights
-    from glunet.network.family import build
+    from glunet.network.family import adapted
 
-    network = read_network(str(weights))[0]
-    adapted = build(dataclasses.replace(network.config, adapter="local"))
-    adapted.load_state_dict(adapted.state_dict() | network.state_dict())
-    save_weights(out, network_state(adapted), adapted.config, {})
+    network = adapted(read_network(str(weights))[0], "all")
+    save_weights(out, network_state(network), network.config, {})
     return out
 
 
@@ -90,7 +87,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights: Path | None = None
     for recipe, share in RUNS:
-        if recipe == "fine" and weights is not None:
+        if recipe == "global" and weights is not None:
             weights = with_adapters(weights, folder / "adapted.safetensors")
         start = ["--init", weights] if weights is not None else []
         minutes = round(share * given.minutes, 3)

@@ -1,6 +1,7 @@
 """Adapters: what they start as, what they read, and that every way to features passes through them."""
 
 import dataclasses
+from typing import Literal
 
 import pytest
 import torch
@@ -8,10 +9,13 @@ import torch
 import glunet
 from glunet.inference import tiles
 from glunet.network.adapter import WIDTH, GlobalAdapter, LocalAdapter
-from glunet.network.family import build
-from glunet.network.glunet import Features, GLUNet
-from glunet.training.pool import encode, encoder_alone
-from glunet.training.recipes import SMALL
+from glunet.network.family import adapted, build
+from glunet.network.glunet import Features, GLUNet, GLUNetConfig
+from glunet.training.loop import step_loss
+from glunet.training.pool import Pool, encode, encoder_alone
+from glunet.training.recipes import SMALL, Stage
+from glunet.training.scenes import SceneParameters
+from narrow import Noise
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +58,24 @@ def test_what_is_read_of_two_images_that_are_shifted() -> None:
     assert float(read[0, 22].min()) > 0.95
 
 
-def test_a_network_with_adapters_that_have_not_learned_differs_at_level_4_alone() -> None:
+@pytest.mark.parametrize("adapter", ["local", "all"])
+def test_adapters_that_have_not_learned_change_nothing(adapter: Literal["local", "all"]) -> None:
     torch.manual_seed(1)
     plain = build(SMALL).eval()
-    adapted = build(dataclasses.replace(SMALL, adapter="all")).eval()
-    shared = {k: v for k, v in plain.state_dict().items() if k != "decoder4.conv_0.0.weight"}
-    adapted.load_state_dict(adapted.state_dict() | shared)
     assert isinstance(plain, GLUNet)
-    assert isinstance(adapted, GLUNet)
+    network = adapted(plain, adapter).eval()
     images = [torch.randn(1, 3, 256, 256) for _ in range(2)]
     with torch.inference_mode():
-        ours, theirs = (plain.encode(image, image) for image in images)
-        a, b = (adapted.encode(image, image) for image in images)
-        assert a.level4.shape[1] == 512 + WIDTH
-        assert torch.equal(a.level1, ours.level1)
-        flow = torch.zeros(1, 2, 32, 32)
-        torch.testing.assert_close(adapted.level3(a, b, flow), plain.level3(ours, theirs, flow))
-        assert torch.equal(adapted.global_scores(a, b)[:, :256], plain.global_scores(ours, theirs))
+        before, after = (net.decode(*(net.encode(i, i) for i in images)) for net in (plain, network))
+    torch.testing.assert_close(after.flow4, before.flow4, atol=1e-3, rtol=0)
+    torch.testing.assert_close(after.flow1, before.flow1, atol=1e-3, rtol=0)
+
+
+def test_descriptors_are_refused_for_a_dense_decoder() -> None:
+    network = build(GLUNetConfig())
+    assert isinstance(network, GLUNet)
+    with pytest.raises(ValueError, match="residual"):
+        adapted(network, "all")
 
 
 @pytest.mark.parametrize("size", [(256, 256), (264, 328)])
@@ -116,3 +121,32 @@ def test_it_is_saved_with_its_configuration_and_matches(network: GLUNet, tmp_pat
     assert matcher.network.config.adapter == "all"  # type: ignore[union-attr]
     image = (torch.rand(120, 150, 3) * 255).byte().numpy()
     assert matcher.match(image, image).flow.shape == (120, 150, 2)
+
+
+def test_descriptors_learn_by_their_likelihood_alone() -> None:
+    """And level 4's decoder learns to read them, though it reads nothing of them at first."""
+    torch.manual_seed(0)
+    plain = build(SMALL)
+    assert isinstance(plain, GLUNet)
+    network = adapted(plain, "all").train()
+    network.encoder.requires_grad_(False)
+    pool = Pool(encoder_alone(network.encoder, torch.float32), Noise(), SceneParameters(), capacity=4, views=2)
+    pool.refresh()
+    network.level4(*pool.batch(2, 0).features(network, high=False)).sum().backward()
+    gradient = network.adapter4.reduce.weight.grad
+    assert gradient is None or not gradient.any()
+    read = network.decoder4.conv_0[0].weight[:, 256:-2]
+    assert not read.any()
+
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=1e-3)
+    stage, losses = Stage("global", 1.0, (4,), batch=2, refresh=0.1), []
+    for _ in range(4):
+        value, _ = step_loss(network, pool.batch(2, 0), stage)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        losses.append(float(value.detach()))
+    assert losses[-1] < losses[0]
+    assert network.adapter4.reduce.weight.grad.any()
+    assert network.decoder4.conv_0[0].weight[:, 256:-2].any()
+    assert network.adapter3.block.second.weight.grad is None or not network.adapter3.block.second.weight.grad.any()

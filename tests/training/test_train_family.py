@@ -86,6 +86,25 @@ def test_an_encoder_may_learn_too(name: str, tmp_path: Path) -> None:
     assert any(not torch.allclose(learned[key], value, atol=2e-4) for key, value in encoder_state().items())
 
 
+def test_a_style_is_the_mean_and_deviation_of_channels() -> None:
+    """Some images take on a part of another's; their pattern stays, and all others' features to the bit."""
+    torch.manual_seed(0)
+    network = encoder_alone(build(configure("glunet")).encoder, torch.float32)
+    pool = Pool(network, Noise(), SceneParameters(), capacity=8, views=2)
+    while not pool.full:
+        pool.refresh()
+    batch, same = pool.batch(8, 0), pool.batch(8, 0)
+    batch.restyle(0.5, torch.Generator().manual_seed(1))
+    for now, before in ((batch.target, same.target), (batch.source, same.source)):
+        changed = [not torch.equal(a, b) for a, b in zip(now.level4, before.level4, strict=True)]
+        assert 0 < sum(changed) < 8
+        assert torch.equal(now.level1, before.level1)
+        assert now.level3.min() >= 0
+        for i in range(8):
+            a, b = now.level3[i].flatten(), before.level3[i].flatten()
+            assert torch.corrcoef(torch.stack((a, b)))[0, 1] > 0.8
+
+
 @pytest.mark.parametrize("name", LEVELS)
 def test_a_pool_serves_every_network(name: str) -> None:
     """What a network makes of the pool's features is what it encodes itself."""

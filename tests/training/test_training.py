@@ -15,7 +15,7 @@ from glunet.loading import encoder_state, read_weights
 from glunet.network.glunet import GLUNetConfig
 from glunet.training.estimate import seconds_a_view, views_first
 from glunet.training.loop import compile_decoders, schedule, train
-from glunet.training.loss import level_error, loss
+from glunet.training.loss import descriptor_loss, level_error, loss
 from glunet.training.recipes import RECIPES, Settings, Stage
 from glunet.training.scenes import SceneParameters, Truth
 from glunet.training.state import read_state, write_state
@@ -291,6 +291,22 @@ def test_loss_by_hand() -> None:
     robust = (2 * 5.01**0.5 + 2 * 0.011**0.5 + 0.6 * 5.01**0.5 + 0.2 * 1.01**0.5) / 2.4
     assert level_error(flow, true, robust=True).item() == pytest.approx(robust, abs=1e-3)
     assert loss([flow] * 5, [true] * 5).item() == pytest.approx(5.5 * 6.6 / 2.4, abs=1e-2)
+
+
+def test_descriptor_loss_by_hand() -> None:
+    """Certain of the right position, it is zero; of the position beside it, large; between two, each counts half."""
+    right = torch.full((1, 16, 4, 4), -50.0)
+    right[0, torch.arange(16), torch.arange(16) // 4, torch.arange(16) % 4] = 50.0  # each position stays where it is
+    seen = torch.ones(1, 4, 4, dtype=torch.bool)
+
+    def at(x: float, visible: torch.Tensor = seen) -> float:
+        flow = torch.tensor((x, 0.0)).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+        return float(descriptor_loss(right, Truth(flow, seen, visible)))
+
+    assert at(0) == pytest.approx(0, abs=1e-4)
+    assert at(64) == pytest.approx(200, rel=1e-3)  # a cell of 64 px of 256: 100 each way
+    assert at(32) == pytest.approx(100, rel=1e-3)
+    assert at(64, ~seen) == 0, "nothing is to be learned where nothing is visible"
 
 
 def test_a_run_does_not_go_on_with_other_photographs(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """How a matcher computes: "exact" or "fast", on this device; "auto" is "fast" where that pays.
 
-Both use a twin of the network made for inference (`backends.folding`), on a CPU with an encoder that goes through
-the image in strips (`backends.strips`, both in `glunet.network`). "exact" is float32 throughout and differs from the trainable network by
-rounding. "fast" computes the encoder and the finest level's decoder and refinement, which together are nine tenths of
-the work, in bfloat16 (float16 on a GPU without it), where a measurement says that this is faster here. Heads, flow,
-coordinates, correlations and the coarse levels stay in float32: their decoders in bfloat16 were a tenth of the time of
-the encoder, and five times its error.
+Both use a twin of the network made for inference (`backends.folding`), on a CPU with an encoder that goes through the
+image in strips (`backends.strips`, both in `glunet.network`). "exact" is float32 throughout and differs from the
+trainable network by rounding. "fast" computes the encoder and the finest level's decoder and refinement, which together
+are nine tenths of the work, in bfloat16 (float16 on a GPU without it), where a measurement says that this is faster
+here. Heads, flow, coordinates, correlations and the coarse levels stay in float32: their decoders in bfloat16 were a
+tenth of the time of the encoder, and five times its error.
 """
 
 import copy

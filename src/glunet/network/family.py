@@ -1,8 +1,11 @@
 """Every network of the family: its name, its settings, the network itself."""
 
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
-from glunet.network.glunet import GLUNet, GLUNetConfig
+import torch
+
+from glunet.network.glunet import GLOBAL_GRID, GLUNet, GLUNetConfig
 from glunet.network.gocor import GOCorGLUNet
 from glunet.network.pdcnet import PDCNet
 from glunet.network.semantic import SemanticGLUNet
@@ -33,6 +36,27 @@ def configure(network: str, **settings: Any) -> Config:
         settings = {"decoder": "residual", "mapping_decoder": "residual"} | settings
     kind: Any = ThreeLevelConfig if FAMILY[network] is ThreeLevelNet else GLUNetConfig
     return kind(network=network, **settings)
+
+
+def adapted(network: GLUNet, adapter: Literal["local", "all"]) -> GLUNet:
+    """The same network with adapters, which at first change nothing; decoder4 does not read the descriptors yet.
+
+    Raises:
+        ValueError: descriptors ("all") for a dense decoder4, whose later layers read its input, too.
+    """
+    config = dataclasses.replace(network.config, adapter=adapter)
+    if adapter == "all" and config.mapping_decoder == "dense":
+        raise ValueError("descriptors are for networks with a residual mapping decoder")
+    made: Any = build(config)
+    state = made.state_dict()
+    for key, values in network.state_dict().items():
+        if state[key].shape == values.shape:
+            state[key] = values
+        else:  # between the correlation and the two channels at the end come the descriptors' scores
+            state[key] = torch.zeros_like(state[key])
+            state[key][:, : GLOBAL_GRID**2], state[key][:, -2:] = values[:, :-2], values[:, -2:]
+    made.load_state_dict(state)
+    return made
 
 
 def build(config: Config) -> Network:

@@ -238,7 +238,13 @@ class GLUNet(nn.Module):
             scores = l2_normalise(F.relu(correlation))
             if self.config.adapter != "all":
                 return scores
-            return torch.cat((scores, self.adapter4.reading(ours[:, 512:], theirs[:, 512:])), dim=1)
+            # Descriptors learn by their likelihood alone (`glunet.training.loss.descriptor_loss`).
+            read = self.adapter4.reading(ours[:, 512:].detach(), theirs[:, 512:].detach())
+            return torch.cat((scores, read), dim=1)
+
+    def descriptor_logits(self, target: Features, source: Features) -> Tensor:
+        """How alike an adapter of level 4 finds every position with every other: B x 256 x 16 x 16, float32."""
+        return self.adapter4.logits(target.level4[:, 512:], source.level4[:, 512:])
 
     def level3(self, target: Features, source: Features, flow: Tensor) -> Tensor:
         """Local correlation at 32 x 32 around the upsampled flow4, or a flow3, and refinement (SPEC 5.2)."""

@@ -107,8 +107,10 @@ class ThreeLevelNet(nn.Module):
         features = self.encoder(image, levels=(2, 3, 4))
         return ThreeLevelFeatures(features[4], features[3], features[2])
 
-    def adapt(self, features: Features) -> ThreeLevelFeatures:
+    def adapt(self, features: Features, high: bool = True) -> ThreeLevelFeatures:
         """What this network's decoders read, from the encoder's features of a 256 frame as GLU-Net has them.
+
+        `high` is GLU-Net's: there is nothing to leave out here.
 
         Raises:
             ValueError: features of another frame, which lack its level 4.

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from glunet.errors import GlunetError
 from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import Network, build
-from glunet.network.glunet import GLUNetConfig
+from glunet.network.glunet import Features, GLUNet, GLUNetConfig
 from glunet.training.averaging import average, estimate_statistics, train_mode
-from glunet.training.loss import level_error, loss, truths, uncertainty_loss
+from glunet.training.loss import descriptor_loss, level_error, loss, truths, uncertainty_loss
 from glunet.training.photographs import Photographs
 from glunet.training.pool import Batch, Pool, encoder_alone
 from glunet.training.ranks import Alone, Computed, join
@@ -214,6 +214,8 @@ class _Training:
         batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
         passes = 1 + int(stage.passes * _chance(settings.seed, step, 1) ** (2 if settings.uncertainty else 1))
         coarse = self.pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
+        if settings.styles and isinstance(batch.target, Features):
+            batch.restyle(settings.styles, torch.Generator().manual_seed((settings.seed << 32) + step))
         train_mode(self.network, settings.freeze_norms)
         self.value, self.error = self.learner(_computation(batch, coarse, stage, extra, passes, settings))
         self.optimiser.zero_grad(set_to_none=True)
@@ -318,13 +320,15 @@ def _computation(
 
 def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, passes: int = 1) -> tuple[Tensor, float]:
     """The loss of one batch, and the mean error of its finest level in pixels of that level's frame."""
-    target, source = batch.features(network)
+    target, source = batch.features(network, high=1 in stage.levels or len(LEVELS[network.config.network]) == 3)
     flows = predict(network, target, source, stage.levels, extra, stage.detach, passes)
     levels = [*flows.levels, *flows.extra]
     grids = [tuple(flow.shape[-2:]) for flow in levels]
     true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]
     learn = [level not in stage.frozen for level in stage.levels] + [True] * len(flows.extra)
     value = loss(levels, true, stage.robust, learn)
+    if isinstance(network, GLUNet) and network.config.adapter == "all" and learn[0]:
+        value = value + descriptor_loss(network.descriptor_logits(target, source), true[0])
     finest = len(flows.levels) - 1
     with torch.no_grad():
         return value, float(level_error(levels[finest], true[finest]))

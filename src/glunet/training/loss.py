@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from glunet.flow.geometry import scale_flow
+from glunet.flow.geometry import pixel_grid, scale_flow
 from glunet.network.glunet import LNET_SIZE
 from glunet.network.uncertainty import Mixture
 from glunet.training.scenes import Scenes, Truth, truth
@@ -63,6 +63,29 @@ def loss(
     counted = [True] * len(flows) if learn is None else learn
     terms = zip(flows, true, weights, counted, strict=False)
     return torch.stack([weight * level_error(flow, t, robust) for flow, t, weight, counts in terms if counts]).sum()
+
+
+def descriptor_loss(logits: Tensor, true: Truth) -> Tensor:
+    """Mean negative log-likelihood of the true positions under a softmax both ways (`GlobalAdapter`); nats, a scalar.
+
+    Args:
+        logits: B x S x h x w, of S = h w source positions.
+        true: at that grid, in pixels of the 256 frame. A position between four counts as each by its share.
+    """
+    height, width = logits.shape[-2:]
+    both = logits.log_softmax(dim=1) + logits.flatten(2).log_softmax(dim=2).view_as(logits)
+    place = pixel_grid(height, width, logits.device) + scale_flow(true.flow, width / LNET_SIZE, height / LNET_SIZE)
+    x, y = place.unbind(dim=1)
+    known = true.visible & (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    left, top = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
+    likelihood = torch.zeros_like(x)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            share = (1 - (x - left - dx).abs()) * (1 - (y - top - dy).abs())
+            there = ((top + dy) * width + left + dx).long()[:, None]
+            likelihood = likelihood + share * both.gather(1, there)[:, 0]
+    return -(likelihood * known).sum() / known.sum().clamp(min=1)
 
 
 def uncertainty_loss(mixture: Mixture, flow: Tensor, true: Truth, related: Tensor) -> Tensor:

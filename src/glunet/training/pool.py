@@ -24,6 +24,7 @@ from glunet.training.scenes import SceneParameters, Scenes
 from glunet.training.views import make_views
 
 SCENES = 4  # made and encoded at once
+MOST_STYLE = 0.8  # of another image's style that one may take on
 
 
 class Images(NamedTuple):
@@ -44,9 +45,13 @@ class Batch:
     source_view: Tensor
     frame: tuple[int, int]
 
-    def features(self, network: Network) -> tuple[Any, Any]:
-        """The features of target and source as this network has them, from the pool or from its own encoder."""
-        return _features(self.target, network), _features(self.source, network)
+    def features(self, network: Network, high: bool = True) -> tuple[Any, Any]:
+        """The features of target and source as this network has them, from the pool or from its own encoder.
+
+        Args:
+            high: levels 2 and 1 are read, too; without, GLU-Net's adapters leave them as they are.
+        """
+        return _features(self.target, network, high), _features(self.source, network, high)
 
     def mixed(self, share: float) -> Tensor:
         """Exchanges the sources of the first pairs, this share of all, at least two; B, whether a pair is as it was."""
@@ -56,6 +61,24 @@ class Batch:
         self.source = type(self.source)(*(level[order] for level in self.source))
         return torch.arange(len(order), device=self.target_view.device) >= count
 
+    def restyle(self, share: float, generator: torch.Generator) -> None:
+        """Gives levels 4 and 3 of some images' features a part of another image's style.
+
+        That is the mean and deviation of each channel, in which the look of an image lies (MixStyle, Zhou et al. 2021).
+
+        Args:
+            share: of the images.
+        """
+        count = len(self.target_view)
+        for name in ("target", "source"):
+            held = getattr(self, name)
+            other = torch.randperm(count, generator=generator)
+            part = torch.rand((count, 1, 1, 1), generator=generator) * MOST_STYLE
+            part = part * (torch.rand((count, 1, 1, 1), generator=generator) < share)
+            part = part.to(held.level4.device)
+            changed = {level: _restyled(getattr(held, level), other, part) for level in ("level4", "level3")}
+            setattr(self, name, held._replace(**changed))
+
     def first(self, count: int) -> "Batch":
         """The first pairs alone."""
         target, source = (_first(held, count) for held in (self.target, self.source))
@@ -63,13 +86,22 @@ class Batch:
         return Batch(target, source, self.scenes[:count], *views, self.frame)
 
 
+def _restyled(features: Tensor, other: Tensor, part: Tensor) -> Tensor:
+    values = features.float()
+    mean, deviation = values.mean(dim=(2, 3), keepdim=True), values.std(dim=(2, 3), keepdim=True)
+    floor = 1e-3 * values.abs().mean()  # channels that say nothing of an image have no deviation
+    wanted = torch.lerp(deviation + floor, (deviation + floor)[other], part)
+    mixed = (values - mean) / (deviation + floor) * wanted + torch.lerp(mean, mean[other], part)
+    return torch.where(part > 0, mixed.clamp(min=0), values).to(features.dtype)  # features come out of a ReLU
+
+
 def _first(held: Features | Images, count: int) -> Features | Images:
     return type(held)(*(level[:count] for level in held))
 
 
-def _features(held: Features | Images, network: Network) -> Any:
+def _features(held: Features | Images, network: Network, fine: bool) -> Any:
     if isinstance(held, Features):
-        return network.adapt(held)
+        return network.adapt(held, fine)
     dtype = next(network.encoder.parameters()).dtype
     high, low = (image.to(dtype, memory_format=torch.channels_last) for image in held)
     if isinstance(network, ThreeLevelNet):

@@ -122,6 +122,7 @@ class Settings:
         pool_memory: bytes of features kept for each frame size.
         photometric: strength of the photometric differences.
         scenes: how scenes are drawn.
+        styles: share of images whose coarse features take on a part of another image's style (`Batch.restyle`).
         uncertainty: nothing but the uncertainty head learns (`glunet.network.uncertainty`), which weights to start from
             that have none are given.
         config: the network; of one that starts from weights its name alone counts.
@@ -147,6 +148,7 @@ class Settings:
     photometric: float = 1.0
     scenes: SceneParameters = field(default_factory=SceneParameters)
     validation_pairs: int = 64
+    styles: float = 0.0
     uncertainty: bool = False
     config: Config = SMALL
 
@@ -155,7 +157,7 @@ _CAREFUL = Settings(warmup=60, freeze_norms=True, photometric=1.2)  # around wha
 RECIPES = {
     "full": Settings(minutes=120),
     "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
-    "global": Settings(minutes=60, stages=GLOBAL, lr=5e-4, warmup=100, scenes=SceneParameters(steep=0.5)),
+    "global": Settings(minutes=60, stages=GLOBAL, lr=5e-4, warmup=100, scenes=SceneParameters(steep=0.5), styles=0.3),
     "fine": replace(_CAREFUL, minutes=80, stages=FINE, lr=2e-4, scenes=SceneParameters(steep=0.5)),
     "uncertainty": replace(
         _CAREFUL, minutes=60, stages=UNCERTAINTY, lr=1e-3, scenes=SceneParameters(steep=0.25), uncertainty=True
