@@ -50,7 +50,7 @@ class GlobalAdapter(nn.Module):
         logits = self.logits(target, source)
         probability = logits.softmax(dim=1)
         back = logits.flatten(2).softmax(dim=2).view_as(logits)
-        y, x = (torch.linspace(-1, 1, side, device=logits.device) for side in source.shape[-2:])
+        y, x = (torch.linspace(-1, 1, side, dtype=logits.dtype, device=logits.device) for side in source.shape[-2:])
         places = torch.stack((x.expand(len(y), -1).flatten(), y[:, None].expand(-1, len(x)).flatten()))
         expected = torch.einsum("cs,bshw->bchw", places, probability)
         return torch.cat((probability, expected, (probability * back).sum(dim=1, keepdim=True)), dim=1)
