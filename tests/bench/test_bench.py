@@ -25,6 +25,7 @@ CPU = torch.device("cpu")
 CONFIGS = [
     GLUNetConfig(),
     GLUNetConfig("residual", "residual", "bilinear"),
+    GLUNetConfig("residual", "residual", "bilinear", adapter="all"),
     GLUNetConfig("residual", radius=2, mutual=False),
 ]
 

@@ -31,7 +31,8 @@ class PlainTwin(nn.Module):
         flow_decoder = DenseDecoder if config.decoder == "dense" else ResidualDecoder
         scores = (2 * config.radius + 1) ** 2
         self.encoder = Pyramid()
-        self.decoder4 = MappingDecoder() if config.mapping_decoder == "dense" else ResidualDecoder(258, "final")
+        read = 258 + (259 if config.adapter == "all" else 0)
+        self.decoder4 = MappingDecoder() if config.mapping_decoder == "dense" else ResidualDecoder(read, "final")
         self.decoder3 = flow_decoder(scores + 2, "predict_flow")
         self.refinement3 = Refinement(self.decoder3.outputs)
         self.decoder2 = flow_decoder(scores + 2, "predict_flow")
@@ -41,7 +42,9 @@ class PlainTwin(nn.Module):
         if self.transposed:
             self.upsample_flow4 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
             self.upsample_flow2 = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
-        self.adapted = config.adapter == "local"
+        self.described, self.adapted = config.adapter == "all", config.adapter != "none"
+        if self.described:
+            self.adapter4 = Describer()
         if self.adapted:
             self.adapter3, self.adapter2, self.adapter1 = Adapter(256), Adapter(256), Adapter(128)
 
@@ -75,13 +78,16 @@ class PlainTwin(nn.Module):
         source1, source2 = self.encoder(source)[2:4]
         target3, target4 = self.encoder(target_256, 4)[3:5]
         source3, source4 = self.encoder(source_256, 4)[3:5]
+        seen = self.global_scores(target4, source4)
+        if self.described:
+            seen = torch.cat((seen, self.adapter4(target4, target3, source4, source3)), dim=1)
         if self.adapted:
             target3, target2, target1 = self.adapter3(target3), self.adapter2(target2), self.adapter1(target1)
             source3, source2, source1 = self.adapter3(source3), self.adapter2(source2), self.adapter1(source1)
         height, width = target2.shape[-2:]
 
         # Level 4, 16 x 16: a map from the global correlation, then flow in pixels of 256.
-        mapping = self.decoder4(F.pad(self.global_scores(target4, source4), (0, 0, 0, 0, 0, 2)))[-1]
+        mapping = self.decoder4(F.pad(seen, (0, 0, 0, 0, 0, 2)))[-1]
         flow4 = ((mapping + 1) * 7.5 - pixels(mapping)) * 16
 
         # Level 3, 32 x 32.
@@ -163,20 +169,51 @@ class Pyramid(nn.Module):
         return levels
 
 
+class Residual(nn.Module):
+    """x and two convolutions of it."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, inner, 3, padding=1)
+        self.second = nn.Conv2d(inner, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.leaky_relu(self.first(x), 0.1))
+
+
 class Adapter(nn.Module):
     """Features and a correction of them: not in the paper, but in the package's weights."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.block = nn.ModuleDict(
-            {
-                "first": nn.Conv2d(channels, channels // 2, 3, padding=1),
-                "second": nn.Conv2d(channels // 2, channels, 3, padding=1),
-            }
-        )
+        self.block = Residual(channels, channels // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.block["second"](F.leaky_relu(self.block["first"](x), 0.1))
+        return self.block(x)
+
+
+class Describer(nn.Module):
+    """Descriptors of level 4, and what its decoder reads of them: not in the paper, but in the package's weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(1536, 256, 1)
+        self.blocks = nn.Sequential(Residual(256, 256), Residual(256, 256))
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+
+    def describe(self, level4: Tensor, level3: Tensor) -> Tensor:
+        folded = F.pixel_unshuffle(level3, 2)
+        seen = torch.cat((unit(level4) * 512**0.5, unit(folded) * 1024**0.5), dim=1)
+        return unit(self.blocks(self.reduce(seen)))
+
+    def forward(self, target4: Tensor, target3: Tensor, source4: Tensor, source3: Tensor) -> Tensor:
+        """B x 259 x 16 x 16: the probability of each source position, its mean x and y, and how mutual it is."""
+        ours, theirs = self.describe(target4, target3).flatten(2), self.describe(source4, source3).flatten(2)
+        alike = theirs.transpose(1, 2) @ ours * self.log_temperature.exp()
+        forward, back = alike.softmax(dim=1), alike.softmax(dim=2)
+        places = (pixels(source4) / 7.5 - 1).flatten(1)
+        read = torch.cat((forward, places @ forward, (forward * back).sum(dim=1, keepdim=True)), dim=1)
+        return read.unflatten(2, target4.shape[-2:])
 
 
 def block(inputs: int, outputs: int, dilation: int = 1, slope: float | None = 0.1) -> nn.Sequential:
