@@ -245,9 +245,9 @@ def test_the_first_step_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     made: list[int] = []
 
-    def make_views(*args: Any) -> Any:
+    def make_views(*args: Any, **options: Any) -> Any:
         made.append(args[1] * args[2])
-        return real(*args)
+        return real(*args, **options)
 
     real = pool.make_views
     monkeypatch.setattr(pool, "make_views", make_views)

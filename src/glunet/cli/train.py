@@ -39,13 +39,15 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(
         help="full (from VGG-16), finetune (few photographs of one's own kind), global (the global level alone, "
-        "further), fine (the others around it) or uncertainty (how far off the flow may be); by default finetune with "
-        "--init, else full."
+        "further), semantic (the same, from different things of one kind, too), fine (the others around it) or "
+        "uncertainty (how far off the flow may be); by default finetune with --init, else full."
     ),
 ]
 MinutesOption = Annotated[
     float | None,
-    typer.Option(min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 60 or 80."),
+    typer.Option(
+        min=0.01, help="How long; the schedule fits it. By default 120 (full), 30 (finetune), 40 to 80 (others)."
+    ),
 ]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of minutes: how many steps, repeatable.")]
 ValidationOption = Annotated[
@@ -255,7 +257,7 @@ def _say_costs(
     from glunet.inference.memory import available_bytes, human
     from glunet.training.estimate import memory, seconds_a_view, views_first
 
-    views = views_first(settings, state, ranks.world)
+    views = views_first(settings, state, ranks.world, len(photographs))
     seconds = views * seconds_a_view(photographs, settings, ranks.device)
     console.print(
         f"the first step in about {max(1, round(seconds))} s: {round(views)} views are encoded before it "

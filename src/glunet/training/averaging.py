@@ -1,10 +1,12 @@
 """The averaged weights: a running mean of those that learn, with BatchNorm's statistics of their own."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from glunet.network.family import Network
-from glunet.training.pool import Pool
+from glunet.training.pool import Pool, detours, read
 from glunet.training.ranks import Alone
 from glunet.training.recipes import Settings, Stage
 from glunet.training.validation import predict
@@ -20,9 +22,18 @@ def average(averaged: Network, network: Network, decay: float) -> None:
 
 @torch.no_grad()
 def estimate_statistics(
-    averaged: Network, network: Network, pools: list[Pool], stage: Stage, step: int, settings: Settings, ranks: Alone
+    averaged: Network,
+    network: Network,
+    pools: list[Pool],
+    kinds: Pool | None,
+    stage: Stage,
+    step: int,
+    settings: Settings,
+    ranks: Alone,
 ) -> None:
     """BatchNorm's statistics of the averaged weights: their own, over some batches of all ranks.
+
+    `kinds` has triplets, whose share of a batch is as in training: without it PF-WILLOW lost three points.
 
     Levels that the stage does not reach keep the network's. Nothing happens while the pools are empty.
     """
@@ -35,9 +46,14 @@ def estimate_statistics(
         norm.momentum = None  # a plain mean over the batches that follow
         norm.train()
     for number in range(-(-settings.norm_batches // ranks.world)):
-        batch = filled[number % len(filled)].batch(stage.batch, (1 << 30) + step + number)
+        key = (1 << 30) + step + number
+        batch = filled[number % len(filled)].batch(stage.batch, key)
+        pair: tuple[Any, Any] = batch.target, batch.source
+        if kinds is not None and len(kinds):
+            pair = detours(batch, *kinds.triplets(stage.triplets, key))
         with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-            predict(averaged, *batch.features(averaged), stage.levels, passes=1 + number % stage.passes)
+            target, source = (read(held, averaged) for held in pair)
+            predict(averaged, target, source, stage.levels, passes=1 + number % stage.passes)
     for ours, theirs in zip(norms, (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)), strict=True):
         ours.eval()
         if ours.num_batches_tracked == 0:

@@ -10,16 +10,18 @@ from glunet.network.encoder import VGG16Pyramid
 from glunet.training.photographs import Photographs
 from glunet.training.pool import SCENES, SQUARE, encode, encoder_alone, room
 from glunet.training.recipes import Settings
+from glunet.training.similar import MOST
 from glunet.training.views import make_views
 
 VIEWS = 4  # of a scene that is learned from; two of one that is validated on
 
 
-def views_first(settings: Settings, state: dict[str, Any] | None = None, ranks: int = 1) -> float:
+def views_first(settings: Settings, state: dict[str, Any] | None = None, ranks: int = 1, photographs: int = 0) -> float:
     """How many views of 256 x 256 are made and encoded before the first step of a run, or of one that goes on.
 
     Args:
         state: what it goes on from (`state.read_state`); larger views count as the more.
+        photographs: among which similar ones are looked for, if the first stage learns from those.
     """
     views = 2.0 * settings.validation_pairs / ranks
     if state is None:
@@ -37,6 +39,9 @@ def views_first(settings: Settings, state: dict[str, Any] | None = None, ranks: 
         larger = frame[0] * frame[1] / (SQUARE[0] * SQUARE[1])
         first = frame == stage.frames[0]  # other frames' scenes are made when their turn comes
         views += SCENES * VIEWS * larger * max(again, min(places, needed) if first else 0)
+    if stage.triplets:
+        again = min(room(settings.pool_memory, SQUARE, 2, live), made.get("similar", -(-2 * stage.triplets // SCENES)))
+        views += 2 * SCENES * again + (min(photographs, MOST) if "similar" not in made else 0)
     return views
 
 
@@ -58,5 +63,5 @@ def seconds_a_view(photographs: Photographs, settings: Settings, device: torch.d
 
 def memory(settings: Settings, photographs: Photographs) -> int:
     """Bytes at most, about: photographs and features that are kept, and what a step takes beside them."""
-    pools = max(len(stage.frames) for stage in settings.stages) * settings.pool_memory
+    pools = max(len(stage.frames) + (stage.triplets > 0) for stage in settings.stages) * settings.pool_memory
     return min(photographs.needed, photographs.memory) + pools + (2 << 30)

@@ -23,18 +23,28 @@ from glunet.loading import encoder_state, network_state, read_network, save_weig
 from glunet.network.family import Network, build
 from glunet.network.glunet import Features, GLUNet, GLUNetConfig
 from glunet.training.averaging import average, estimate_statistics, train_mode
-from glunet.training.loss import descriptor_loss, level_error, loss, truths, uncertainty_loss
+from glunet.training.loss import (
+    bipath_error,
+    consistency_loss,
+    descriptor_loss,
+    level_error,
+    loss,
+    truths,
+    uncertainty_loss,
+)
 from glunet.training.photographs import Photographs
-from glunet.training.pool import Batch, Pool, encoder_alone
+from glunet.training.pool import Batch, Pool, detours, encoder_alone, read
 from glunet.training.ranks import Alone, Computed, join
 from glunet.training.real import RealSet, RealSets
-from glunet.training.recipes import LEVELS, Settings, Stage, check_fit
+from glunet.training.recipes import KIND, LEVELS, Settings, Stage, check_fit
 from glunet.training.scenes import Truth
+from glunet.training.similar import similar
 from glunet.training.state import read_state, restore, stop_requests, write_state
 from glunet.training.validation import fixed_pairs, predict, validate
 
 log = logging.getLogger(__name__)
 
+CONSISTENCY = 0.5  # weight of what triplets teach
 UNRELATED = 0.125  # share of pairs that show nothing in common, for the uncertainty head
 HOPELESS = 50  # steps in a row whose gradient is not finite
 Report = Callable[[dict[str, Any]], None]
@@ -110,7 +120,7 @@ class _Training:
         network, averaged: what learns, and a running mean of its weights, which is what is saved.
         step: steps done; `elapsed`: seconds, of all ranks the same; `stop`: whether one of them was asked to stop.
         stage: the one it is in; None before the first step.
-        pools: one for each frame of the stage.
+        pools: one for each frame of the stage; `kinds`: one of similar photographs' scenes, if the stage has triplets.
     """
 
     def __init__(
@@ -139,6 +149,8 @@ class _Training:
         self.made: dict[Any, int] = {}
         self.due: dict[Any, float] = {}
         self.pools: list[Pool] = []
+        self.kinds: Pool | None = None
+        self.similar: list[tuple[int, int]] = []
         self.stage: Stage | None = None
         self.skipped = self.in_a_row = 0
         self._resume()
@@ -156,6 +168,7 @@ class _Training:
             return
         restore(run / "state.pt", state, self.network, self.averaged, self.optimiser)
         self.step, self.made, self.due = state["step"], state["made"], state["due"]
+        self.similar = state.get("similar", [])
         self.began -= state["elapsed"]
         if state.get("photographs", self.photographs.fingerprint()) != self.photographs.fingerprint():
             raise GlunetError(
@@ -189,35 +202,53 @@ class _Training:
         """Makes this the stage, with a pool for each of its frames; one that the stage before had goes on."""
         if stage == self.stage:
             return
-        settings, kept = self.settings, {pool.frame: pool for pool in self.pools}
+        kept = {pool.frame: pool for pool in self.pools}
         for frame in stage.frames:
             if frame not in kept:
-                kept[frame] = Pool(
-                    self.encoder, self.photographs, settings.scenes, frame, memory=settings.pool_memory,
-                    seed=settings.seed + 7919 * frame[1] + 104729 * frame[0], photometric=settings.photometric,
-                    keep_images=self.live, made=self.made.get(frame, 0), part=(self.ranks.rank, self.ranks.world),
-                )  # fmt: skip
-                kept[frame].due = self.due.get(frame, 0.0)
+                seed = self.settings.seed + 7919 * frame[1] + 104729 * frame[0]
+                kept[frame] = self._pool(frame, seed, frame=frame, parameters=self.settings.scenes)
         self.stage, self.pools = stage, [kept[frame] for frame in stage.frames]
+        if not stage.triplets:
+            self.kinds = None
+        elif self.kinds is None:
+            if not self.similar:
+                first = self.ranks.rank == 0
+                dtype = torch.bfloat16 if self.settings.bf16 else torch.float32
+                found = similar(self.averaged, self.photographs, self.settings.seed, dtype) if first else None
+                self.similar = self.ranks.from_first(found)
+            seed = self.settings.seed + 15485863
+            self.kinds = self._pool("similar", seed, parameters=KIND, similar=self.similar, views=2)
+
+    def _pool(self, key: Any, seed: int, **which: Any) -> Pool:
+        """A new pool, or the one that a resumed run had by this key."""
+        settings, part = self.settings, (self.ranks.rank, self.ranks.world)
+        pool = Pool(
+            self.encoder, self.photographs, memory=settings.pool_memory, seed=seed, photometric=settings.photometric,
+            keep_images=self.live, made=self.made.get(key, 0), part=part, **which,
+        )  # fmt: skip
+        pool.due = self.due.get(key, 0.0)
+        return pool
 
     def learn(self) -> None:
         """One step: new scenes where they are due, a batch, its loss, the optimiser, the running mean."""
         settings, stage, step = self.settings, self.stage, self.step
         assert stage is not None
         pool = self.pools[step % len(self.pools)]
-        pool.due += stage.refresh
-        while pool.due >= 1 or (len(pool) < 2 * stage.batch and not pool.full):
-            pool.refresh()
-            pool.due = max(0.0, pool.due - 1)
+        _refresh(pool, stage.refresh, stage.batch)
+        if self.kinds is not None:
+            _refresh(self.kinds, stage.refresh, stage.triplets)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * schedule(step, self.progress, settings)
         batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
         passes = 1 + int(stage.passes * _chance(settings.seed, step, 1) ** (2 if settings.uncertainty else 1))
         coarse = self.pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
+        triplets = self.kinds.triplets(stage.triplets, step) if self.kinds is not None else ()
         if settings.styles and isinstance(batch.target, Features):
-            batch.restyle(settings.styles, torch.Generator().manual_seed((settings.seed << 32) + step))
+            generator = torch.Generator().manual_seed((settings.seed << 32) + step)
+            for some in (batch, *triplets):
+                some.restyle(settings.styles, generator)
         train_mode(self.network, settings.freeze_norms)
-        self.value, self.error = self.learner(_computation(batch, coarse, stage, extra, passes, settings))
+        self.value, self.error = self.learner(_computation(batch, coarse, triplets, stage, extra, passes, settings))
         self.optimiser.zero_grad(set_to_none=True)
         self.ranks.backward(self.value)
         self.norm = nn.utils.clip_grad_norm_([p for p in self.trained if p.grad is not None], settings.clip)
@@ -255,12 +286,15 @@ class _Training:
         """Writes the state, then validates the averaged weights and writes them; the validation's numbers."""
         stage, ranks, settings = self.stage, self.ranks, self.settings
         assert stage is not None
-        self.made.update({pool.frame: pool.made for pool in self.pools})
-        self.due.update({pool.frame: pool.due for pool in self.pools})
+        pools: dict[Any, Pool] = {pool.frame: pool for pool in self.pools}
+        pools |= {"similar": self.kinds} if self.kinds is not None else {}
+        self.made.update({key: pool.made for key, pool in pools.items()})
+        self.due.update({key: pool.due for key, pool in pools.items()})
         if ranks.rank == 0:  # before all else: who stops a run may not wait for what follows
             self._write_state()
         if not settings.freeze_norms:
-            estimate_statistics(self.averaged, self.network, self.pools, stage, self.step, settings, ranks)
+            statistics = (self.pools, self.kinds, stage, self.step, settings, ranks)
+            estimate_statistics(self.averaged, self.network, *statistics)
         numbers = validate(self.averaged, self.fixed, stage.levels, ranks, stage.passes)
         if ranks.rank > 0:
             return numbers
@@ -287,7 +321,7 @@ class _Training:
             "network": network_state(self.network, self.live), "averaged": network_state(self.averaged, self.live),
             "optimiser": self.optimiser.state_dict(), "step": self.step, "elapsed": time.monotonic() - self.began,
             "made": self.made, "due": self.due, "ranks": self.ranks.world, "bf16": self.settings.bf16,
-            "photographs": self.photographs.fingerprint(),
+            "photographs": self.photographs.fingerprint(), "similar": self.similar,
         }  # fmt: skip
         write_state(self.run / "state.pt", state)
 
@@ -302,18 +336,34 @@ def compile_decoders(network: Network, device: torch.device) -> bool:
     return True
 
 
+def _refresh(pool: Pool, rate: float, batch: int) -> None:
+    """New scenes where they are due, at least twice as many as a batch has pairs."""
+    pool.due += rate
+    while pool.due >= 1 or (len(pool) < 2 * batch and not pool.full):
+        pool.refresh()
+        pool.due = max(0.0, pool.due - 1)
+
+
 def _computation(
-    batch: Batch, coarse: Batch | None, stage: Stage, extra: int, passes: int, settings: Settings
+    batch: Batch,
+    coarse: Batch | None,
+    triplets: Sequence[Batch],
+    stage: Stage,
+    extra: int,
+    passes: int,
+    settings: Settings,
 ) -> Callable[[Network], Computed]:
     def compute(network: Network) -> Computed:
         with torch.autocast(batch.scenes.plane.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
             if settings.uncertainty:
                 return uncertainty_step(network, batch, passes)
+            if triplets:
+                return triplet_step(network, batch, *triplets)
             value, error = step_loss(network, batch, stage, extra, passes)
-            if coarse is None:
-                return value, error
-            lnet = dataclasses.replace(stage, levels=(4, 3), robust=False)
-            return value + step_loss(network, coarse, lnet, 0, passes)[0], error
+            if coarse is not None:
+                lnet = dataclasses.replace(stage, levels=(4, 3), robust=False)
+                value = value + step_loss(network, coarse, lnet, 0, passes)[0]
+            return value, error
 
     return compute
 
@@ -332,6 +382,21 @@ def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, pass
     finest = len(flows.levels) - 1
     with torch.no_grad():
         return value, float(level_error(levels[finest], true[finest]))
+
+
+def triplet_step(network: Any, batch: Batch, pairs: Batch, others: Batch) -> tuple[Tensor, float]:
+    """As `step_loss` of level 4, with warp consistency from `pairs`' target by `others`' to `pairs`' source."""
+    target, source = (read(held, network, high=False) for held in detours(batch, pairs, others))
+    parts = [len(some.target_view) for some in (batch, pairs, others)]
+    flow, there, on = network.level4(target, source).float().split(parts)
+    grid = [tuple(flow.shape[-2:])]
+    true, around = (truths(b.scenes, b.target_view, b.source_view, b.frame, grid)[0] for b in (batch, pairs))
+    error = level_error(flow, true)
+    value = error + CONSISTENCY * bipath_error(there, on, around)
+    if isinstance(network, GLUNet) and network.config.adapter == "all":
+        direct, first, second = network.descriptor_logits(target, source).split(parts)
+        value = value + descriptor_loss(direct, true) + CONSISTENCY * consistency_loss(first, second, around)
+    return value, float(error.detach())
 
 
 def uncertainty_step(network: Any, batch: Batch, passes: int = 1) -> tuple[Tensor, float]:

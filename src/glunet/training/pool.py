@@ -7,6 +7,7 @@ seed, of how many scenes were made, and of the step.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ class Batch:
         Args:
             high: levels 2 and 1 are read, too; without, GLU-Net's adapters leave them as they are.
         """
-        return _features(self.target, network, high), _features(self.source, network, high)
+        return read(self.target, network, high), read(self.source, network, high)
 
     def mixed(self, share: float) -> Tensor:
         """Exchanges the sources of the first pairs, this share of all, at least two; B, whether a pair is as it was."""
@@ -99,14 +100,27 @@ def _first(held: Features | Images, count: int) -> Features | Images:
     return type(held)(*(level[:count] for level in held))
 
 
-def _features(held: Features | Images, network: Network, fine: bool) -> Any:
+def detours(batch: Batch, pairs: Batch, others: Batch) -> tuple[Any, Any]:
+    """Targets and sources of a batch, then of the two ways of triplets (`Pool.triplets`): to the similar view and on.
+
+    All at once, since BatchNorm must see together what it shall see with one mean.
+    """
+    targets, sources = (batch.target, pairs.target, others.target), (batch.source, others.target, pairs.source)
+    first, second = (
+        type(held[0])(*(torch.cat(level) for level in zip(*held, strict=True))) for held in (targets, sources)
+    )
+    return first, second
+
+
+def read(held: Features | Images, network: Network, high: bool = True) -> Any:
+    """Of one image what `Batch.features` says of two."""
     if isinstance(held, Features):
-        return network.adapt(held, fine)
+        return network.adapt(held, high)
     dtype = next(network.encoder.parameters()).dtype
-    high, low = (image.to(dtype, memory_format=torch.channels_last) for image in held)
+    image, small = (image.to(dtype, memory_format=torch.channels_last) for image in held)
     if isinstance(network, ThreeLevelNet):
-        return network.encode(high)
-    return network.encode(high, high if held.low is held.high else low)
+        return network.encode(image)
+    return network.encode(image, image if held.low is held.high else small)
 
 
 class Pool:
@@ -120,6 +134,7 @@ class Pool:
         made: how many batches of scenes a resumed run had made; the last ones are made again.
         part: (rank, ranks) of processes that train together: this pool's batches of scenes are those whose number in
             the series that the seed stands for leaves `rank` when divided by `ranks`, so that no two ranks share one.
+        similar: pairs of photographs (`similar.similar`), of which scenes 2 k and 2 k + 1 are made then.
     """
 
     def __init__(
@@ -137,7 +152,9 @@ class Pool:
         keep_images: bool = False,
         made: int = 0,
         part: tuple[int, int] = (0, 1),
+        similar: Sequence[tuple[int, int]] = (),
     ) -> None:
+        self.similar = similar
         self.encoder, self.photographs, self.parameters = encoder, photographs, parameters
         self.frame, self.views, self.seed, self.photometric = frame, views, seed, photometric
         self.keep_images, self.part = keep_images, part
@@ -163,9 +180,14 @@ class Pool:
         """Make and encode one batch of new scenes in the place of the oldest."""
         weight = next(self.encoder.encoder.parameters())
         rank, ranks = self.part
+        batch, numbers = self.made * ranks + rank, None
+        if self.similar:
+            drawn = torch.Generator().manual_seed(((self.seed & 0xFFFFFF) << 32) + (3 << 30) + batch)
+            chosen = torch.randint(len(self.similar), (SCENES // 2,), generator=drawn)
+            numbers = torch.tensor(self.similar)[chosen].flatten()
         views = make_views(
-            self.photographs, SCENES, self.views, self.frame, (self.seed, self.made * ranks + rank), self.parameters,
-            weight.device, self.photometric,
+            self.photographs, SCENES, self.views, self.frame, (self.seed, batch), self.parameters, weight.device,
+            self.photometric, numbers, mirror=not self.similar,
         )  # fmt: skip
         high, low = prepare(views.images.flatten(0, 1), self.frame)
         held: Features | Images
@@ -189,6 +211,17 @@ class Pool:
         target = torch.randint(self.views, (count,), generator=generator)
         source = (target + torch.randint(1, self.views, (count,), generator=generator)) % self.views
         return self.pairs(chosen.tolist(), target, source)
+
+    def triplets(self, count: int, step: int) -> tuple[Batch, Batch]:
+        """Pairs of views of one scene, and as its target a view of the similar scene beside it (`similar`).
+
+        Of a triplet of warp consistency (Truong et al., ICCV 2021) I' and I are the pair, J is the other.
+        """
+        generator = torch.Generator().manual_seed(((self.seed & 0xFFFFFF) << 32) + (1 << 31) + step)
+        chosen = torch.randperm(len(self), generator=generator)[:count]
+        target, between = (torch.randint(self.views, (len(chosen),), generator=generator) for _ in range(2))
+        source = (target + torch.randint(1, self.views, (len(chosen),), generator=generator)) % self.views
+        return self.pairs(chosen.tolist(), target, source), self.pairs((chosen ^ 1).tolist(), between, between)
 
     def pairs(self, numbers: list[int], target: Tensor, source: Tensor) -> Batch:
         """The pairs of views (`target`, `source`) of the scenes with these numbers (0..len - 1)."""

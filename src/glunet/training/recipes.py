@@ -34,6 +34,8 @@ class Stage:
         detach: no gradient from a level into the flow of the coarser ones (`GLUNet.decode`).
         frozen: levels that learn no more, which needs `detach`: what the others start from stays as it is.
         passes: most passes over a flow (`GLUNet.decode`); a step takes one of 1 to so many, and learns from the last.
+        triplets: so many more a step, of two views of a photograph and one of another that shows the same kind of thing
+            (`similar.similar`), level 4 alone: warp consistency (Truong et al., ICCV 2021).
     """
 
     name: str
@@ -48,6 +50,7 @@ class Stage:
     detach: bool = False
     frozen: tuple[int, ...] = ()
     passes: int = 1
+    triplets: int = 0
 
 
 # Frames that are not square: decoders read flow in raw pixels, and beyond +-128 they see nothing at 256.
@@ -79,6 +82,15 @@ FINETUNE = (
 # The global level of weights that exist, alone, from many scenes: it gets better so and a little worse whenever all
 # levels learn. An hour of two CPU cores brought the package's from 12.7 to 12.0 px on validation scenes.
 GLOBAL = (Stage("global", 1.0, (4,), batch=64, refresh=0.35),)
+
+# glunet train PHOTOS --out RUN --init glunet --recipe semantic --minutes 40
+# Level 4 again, from different photographs of one kind of thing as well, which are found first.
+SEMANTIC = (Stage("semantic", 1.0, (4,), batch=48, refresh=0.3, triplets=32),)
+# Their scenes: milder, since the photographs differ by themselves, and without objects in front.
+KIND = SceneParameters(
+    amounts=((0.0, 0.25), (0.25, 0.7)), shares=(0.3, 0.7), any_angle=0.0, still=0.0, rotation=0.35, parallax=0.0,
+    objects=0, zoom=(0.75, 1.0),
+)  # fmt: skip
 
 # glunet train PHOTOS --out RUN --init glunet --recipe fine --minutes 80
 # Then the other levels around it, in one pass or two, while it stays. 80 minutes of one CPU thread, half of the scenes
@@ -158,6 +170,9 @@ RECIPES = {
     "full": Settings(minutes=120),
     "finetune": Settings(minutes=30, stages=FINETUNE, lr=2e-4, warmup=100, freeze_norms=True),
     "global": Settings(minutes=60, stages=GLOBAL, lr=5e-4, warmup=100, scenes=SceneParameters(steep=0.5), styles=0.3),
+    "semantic": Settings(
+        minutes=40, stages=SEMANTIC, lr=2e-4, warmup=50, scenes=SceneParameters(steep=0.5), styles=0.3
+    ),
     "fine": replace(_CAREFUL, minutes=80, stages=FINE, lr=2e-4, scenes=SceneParameters(steep=0.5)),
     "uncertainty": replace(
         _CAREFUL, minutes=60, stages=UNCERTAINTY, lr=1e-3, scenes=SceneParameters(steep=0.25), uncertainty=True
@@ -174,7 +189,13 @@ def for_time(settings: Settings) -> Settings:
     if settings.minutes is None or settings.minutes >= SHORT:
         return settings
     stages = tuple(
-        replace(stage, batch=min(stage.batch, _FEW), coarse=min(stage.coarse, _FEW), frames=stage.frames[:1])
+        replace(
+            stage,
+            batch=min(stage.batch, _FEW),
+            coarse=min(stage.coarse, _FEW),
+            frames=stage.frames[:1],
+            triplets=min(stage.triplets, _FEW),
+        )
         for stage in settings.stages
     )
     return replace(settings, stages=stages, validation_pairs=min(settings.validation_pairs, _FEW))
@@ -194,11 +215,13 @@ def for_network(settings: Settings, network: str) -> Settings:
     for stage in settings.stages:
         stage = replace(stage, levels=tuple(level for level in stage.levels if level in levels))
         if three:
-            stage = replace(stage, detach=False, frozen=(), passes=1)
+            stage = replace(stage, detach=False, frozen=(), passes=1, triplets=0)
         if three and stage.frames != (SQUARE,):
             stage = replace(stage, name="robust" if stage.robust else stage.name, frames=(SQUARE,), extra=0.0)
         if network == "semantic-glunet":
-            stage = replace(stage, batch=min(stage.batch, 16), coarse=min(stage.coarse, 8))
+            stage = replace(
+                stage, batch=min(stage.batch, 16), coarse=min(stage.coarse, 8), triplets=min(stage.triplets, 8)
+            )
         stages.append(stage)
     small = {} if three else {"upsampling": SMALL.upsampling}
     config = configure(network, decoder=SMALL.decoder, mapping_decoder=SMALL.mapping_decoder, **small)
@@ -222,10 +245,14 @@ def check_fit(settings: Settings) -> None:
             raise GlunetError(
                 f"Stage '{stage.name}' has other frames than 256 x 256, or extra levels, which {network} does not know."
             )
-        if len(levels) == 3 and (stage.detach or stage.passes > 1):
+        if len(levels) == 3 and (stage.detach or stage.passes > 1 or stage.triplets):
             raise GlunetError(
-                f"Stage '{stage.name}' detaches levels from each other, or has several passes, which {network} does "
-                "not."
+                f"Stage '{stage.name}' detaches levels from each other, or has several passes or triplets, which "
+                f"{network} does not."
+            )
+        if stage.triplets and stage.levels != (4,):
+            raise GlunetError(
+                f"Stage '{stage.name}' has triplets and trains the levels {stage.levels}: they teach 4 alone."
             )
         if stage.frozen and not stage.detach:
             raise GlunetError(f"Stage '{stage.name}' has frozen levels, {stage.frozen}: that needs detach=True.")

@@ -29,6 +29,7 @@ def make_views(
     device: torch.device | str = "cpu",
     photometric: float = 1.0,
     numbers: Tensor | None = None,
+    mirror: bool = True,
 ) -> Views:
     """Views of `count` new scenes: a function of `seed` alone (and of the photographs), the same on every device.
 
@@ -36,6 +37,7 @@ def make_views(
         seed: (seed of the run, number of this batch).
         photometric: strength of the photometric differences, 0 for none.
         numbers: photographs of the scenes' planes; drawn when None.
+        mirror: half of the photographs, at random.
     """
     generator = torch.Generator().manual_seed(((seed[0] & 0xFFFFFF) << 32) + seed[1])
     height, width = frame
@@ -46,7 +48,7 @@ def make_views(
     # Textures a third finer than the frame: a frame sees 0.55 to 0.9 of the canvas.
     canvas = (round(height * 1.35), round(width * 1.35))
     present = (scenes.outlines.flatten(2).amax(-1) > 0)[..., None]
-    photos = torch.stack([crop(photographs[int(n)], canvas, generator, device) for n in numbers])
+    photos = torch.stack([crop(photographs[int(n)], canvas, generator, device, mirror=mirror) for n in numbers])
     piece = (height // 2, height // 2)
     blank = torch.zeros(3, *piece, device=device)
     cutouts = (
@@ -78,9 +80,14 @@ def make_views(
 
 
 def crop(
-    photo: Tensor, size: tuple[int, int], generator: torch.Generator, device: torch.device | str, least: float = 0.7
+    photo: Tensor,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device | str,
+    least: float = 0.7,
+    mirror: bool = True,
 ) -> Tensor:
-    """A random window of a photograph (3 x H x W uint8), mirrored at random, resized: 3 x size, in 0..1.
+    """A random window of a photograph (3 x H x W uint8), mirrored at random or not, resized: 3 x size, in 0..1.
 
     The window has about the aspect asked for and at least the share `least` of the largest such window's side.
     """
@@ -91,6 +98,6 @@ def crop(
     window = (max(16, round(side)), max(16, round(side * aspect)))
     top, left = (round(r * max(0, n - w)) for r, n, w in zip(random[1:3], (height, width), window, strict=True))
     piece = photo[:, top : top + window[0], left : left + window[1]].to(device).float() / 255
-    if random[3] < 0.5:
+    if mirror and random[3] < 0.5:
         piece = piece.flip(-1)
     return F.interpolate(piece[None], size=size, mode="bilinear", antialias=True)[0]
