@@ -14,8 +14,9 @@ from glunet.inference import frames, memory, speed, tiles
 from glunet.inference.encoded import Encoded, together
 from glunet.inference.flipping import mirror_where, mirrored
 from glunet.inference.settings import Settings
+from glunet.network.anchor import anchored
 from glunet.network.family import Network
-from glunet.network.glunet import LNET_SIZE
+from glunet.network.glunet import LNET_SIZE, GLUNetConfig
 from glunet.network.uncertainty import Mixture
 
 logger = logging.getLogger(__name__)
@@ -169,34 +170,45 @@ class Computation:
     def _last(self, pair: Pair, frame: Size, tile: int | None = None, mixture: bool = False) -> Tensor:
         """The network's last flow, in pixels of the frame, and where it is asked for its mixture."""
         coarsest, *finer = self.frames(frame)
-        flow, before = self._decoded(pair(coarsest), coarsest, tile, mixture=mixture and not finer), coarsest
+        flow, before = self._decoded(pair(coarsest), coarsest, tile, None, mixture, not finer), coarsest
         for at in finer:
             flow = scale_flow(flow, at[1] / before[1], at[0] / before[0])
-            flow, before = self._decoded(pair(at), at, tile, flow, mixture and at == frame), at
+            flow, before = self._decoded(pair(at), at, tile, flow, mixture, at == frame), at
         return flow
 
     def _decoded(
-        self, pair: list[Any], frame: Size, tile: int | None, start: Tensor | None = None, mixture: bool = False
+        self, pair: list[Any], frame: Size, tile: int | None, start: Tensor | None, mixture: bool, last: bool
     ) -> Tensor:
-        """The last flow in one frame, from level 4 on or, with a flow to start from, of levels 2 and 1 alone."""
+        """The last flow in one frame, from level 4 on or, with a flow to start from, of levels 2 and 1 alone.
+
+        Args:
+            last: it is the last frame: what the settings want done at the end is, and `mixture` counts.
+        """
         extra = frames.extra_levels(*frame) if self.settings.iterative_refinement and start is None else 0
         logger.debug("frame %s, %d extra levels%s", frame, extra, "" if start is None else ", from the frame before")
         network: Any = self.inference
         again = {"passes": self.settings.passes} if self.settings.passes > 1 else {}
         if self.settings.speed == "exact" and frame[0] * frame[1] >= _WORTH and self.device.type == "cpu":
             memory.give_back()  # what the encoder let go, a fifth of the peak
+        mixture, anchor = mixture and last, self.settings.anchor and last and isinstance(self.config, GLUNetConfig)
         seen = tuple(pair) if mixture else ()
+        coarse = [image._replace(level2=None, level1=None) for image in pair] if anchor else []
         target, source = pair
         with speed.full_precision(self.device, self.settings.speed):
             if tile is not None and tile < max(frame):
                 if start is not None:
-                    return tiles.fine(network, target, source, start, tile, **again)
-                return tiles.decode(network, target, source, extra, tile, **again)
-            del target, source
-            if start is not None:
-                flow = network.fine(pair, start, **again)[1]
+                    flow = tiles.fine(network, target, source, start, tile, **again)
+                else:
+                    flow = tiles.decode(network, target, source, extra, tile, **again)
             else:
-                flow = network.decode(pair.pop(0), pair.pop(0), extra, **again)[-1]
+                del target, source
+                if start is not None:
+                    flow = network.fine(pair, start, **again)[1]
+                else:
+                    flow = network.decode(pair.pop(0), pair.pop(0), extra, **again)[-1]
+            if anchor:
+                ours, theirs = coarse
+                flow = anchored(ours, theirs, network.level4(ours, theirs), flow, frame)
             return torch.cat((flow, network.mixture(*seen, flow).packed()), dim=1) if mixture else flow
 
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:

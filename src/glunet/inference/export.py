@@ -25,6 +25,7 @@ from glunet.flow.files import writing
 from glunet.flow.geometry import pixel_grid, resize_bilinear, scale_flow
 from glunet.inference import frames
 from glunet.inference.settings import Settings
+from glunet.network.anchor import anchored
 from glunet.network.glunet import LNET_SIZE, Features, GLUNet
 
 OPSET = 18
@@ -73,6 +74,8 @@ class Graph(nn.Module):
         for before, frame in pairwise(at):
             flow = scale_flow(flow, frame[1] / before[1], frame[0] / before[0])
             flow = self.network.fine(list(self._both_ways(source, target, frame)), flow, passes=self.settings.passes)[1]
+        if self.settings.anchor:
+            flow = anchored(*pair, self.network.level4(*pair), flow, at[-1])
         return _finish(flow[:1], target, source, at[-1]), _finish(flow[1:], source, target, at[-1])
 
     def _both_ways(self, source: Tensor, target: Tensor, frame: Size) -> tuple[Features, Features]:

@@ -27,6 +27,8 @@ class Settings:
         pyramid: instead of extra levels, match smaller copies of large images first and start from their flow
             (`glunet.inference.frames.pyramid`).
         passes: how often each local level goes over its flow (`GLUNet.decode`).
+        anchor: where two images do not look alike along the finest flow, level 4's stays if its features agree better
+            with it (`glunet.network.anchor`): for things of one kind.
         enlarge_to: a target of fewer pixels than a square of this side is matched in a frame of that many, at most
             twice as high and wide (`glunet.inference.frames.enlarged`): small motion is sharper, for as much more time.
             0, as published: as it is.
@@ -54,6 +56,7 @@ class Settings:
     iterative_refinement: bool = True
     pyramid: bool = False
     passes: int = 1
+    anchor: bool = False
     enlarge_to: int = 0
     speed: Speed = "exact"
     search: Search = "none"
@@ -70,8 +73,9 @@ class Settings:
             raise GlunetError(
                 f"enlarge_to={self.enlarge_to!r} came: it is a whole number of pixels, a square's side; 0 for none."
             )
-        if not isinstance(self.plane, bool):
-            raise GlunetError(f"plane={self.plane!r} came: it is True or False.")
+        for name in ("plane", "anchor"):
+            if not isinstance(getattr(self, name), bool):
+                raise GlunetError(f"{name}={getattr(self, name)!r} came: it is True or False.")
         if self.speed not in SPEEDS:
             raise GlunetError(f"speed={self.speed!r} came: it is one of {', '.join(map(repr, SPEEDS))}.")
         if self.confidence not in CONFIDENCES:
