@@ -58,17 +58,18 @@ def test_runs_follow_each_other(make_weights, photographs, tmp_path: Path, monke
     words = [photographs[0], "--validation", photographs[1], "--out", out, "--minutes", 100]
     monkeypatch.setattr(sys, "argv", ["make_weights.py", *map(str, words)])
     make_weights.main()
-    recipes = [command[command.index("--recipe") + 1] for command in commands[:4]]
-    assert recipes == ["full", "global", "fine", "uncertainty"]
+    recipes = [command[command.index("--recipe") + 1] for command in commands[:5]]
+    assert recipes == ["full", "global", "semantic", "fine", "uncertainty"]
     assert "--init" not in commands[0]
-    starts = [Path(command[command.index("--init") + 1]).relative_to(out) for command in commands[1:4]]
+    starts = [Path(command[command.index("--init") + 1]).relative_to(out) for command in commands[1:5]]
     assert [str(start) for start in starts] == [
         "adapted.safetensors",
         "global/weights.safetensors",
+        "semantic/weights.safetensors",
         "fine/weights.safetensors",
     ]
-    assert sum(float(command[command.index("--minutes") + 1]) for command in commands[:4]) == 100
-    assert ["--learned" in command for command in commands[4:]] == [False, True]
+    assert sum(float(command[command.index("--minutes") + 1]) for command in commands[:5]) == 100
+    assert ["--learned" in command for command in commands[5:]] == [False, True]
 
     path = out / "glunet.safetensors"
     with safe_open(path, framework="pt") as file:
@@ -106,7 +107,7 @@ def test_two_minutes_of_all_of_it(make_weights, photographs, tmp_path: Path, mon
     """Nothing stands in for anything, and the file at the end loads. On a slow CPU two minutes are a dozen steps."""
     out = tmp_path / "work"
     words = [photographs[0], "--validation", photographs[1], "--out", out, "--minutes", 2, "--scenes", 8]
-    monkeypatch.setattr(sys, "argv", ["make_weights.py", *map(str, words), "--different", "4"])
+    monkeypatch.setattr(sys, "argv", ["make_weights.py", *map(str, words), "--different", "4", "--skip", "semantic"])
     make_weights.main()
     match = glunet.load(out / "glunet.safetensors").match(*(np.zeros((64, 64, 3), np.uint8),) * 2)
     assert match.confidence_kind == "calibrated"

@@ -69,6 +69,15 @@ PassesOption = Annotated[
         metavar="N",
     ),
 ]
+AnchorOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--anchor/--no-anchor",
+        help="Keep the global level's flow where finer ones lead away between two things of one kind; by default as "
+        "the weights say.",
+        show_default=False,
+    ),
+]
 
 
 def match(
@@ -93,6 +102,7 @@ def match(
     iterative_refinement: IterativeRefinementOption = None,
     pyramid: PyramidOption = None,
     passes: PassesOption = None,
+    anchor: AnchorOption = None,
     enlarge_to: options.EnlargeOption = None,
 ) -> None:
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
@@ -113,7 +123,7 @@ def match(
     asked = None if points is None else read_points(points)
     image_size(source, "source"), image_size(target, "target")  # errors come before weights are read
     settings: dict[str, Any] = {"iterative_refinement": iterative_refinement, "pyramid": pyramid, "passes": passes}
-    settings["enlarge_to"] = enlarge_to
+    settings |= {"enlarge_to": enlarge_to, "anchor": anchor}
     settings |= {"speed": speed, "search": search, "polish": polish, "plane": plane, "stages": stages}
     written = []
     with writing_folder(out) if out is not None else nullcontext() as folder:

@@ -5,11 +5,13 @@ car's than like the road: on PF-WILLOW level 4 alone is right to a tenth of the 
 levels after it lead a fifth of the rest away again (docs/matches.md).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glunet.flow.geometry import pixel_grid, resize_bilinear, sample, scale_flow
+from glunet.flow.geometry import pixel_grid, sample, scale_flow
 from glunet.network.correlation import l2_normalise
 from glunet.network.glunet import LNET_SIZE, Features
 
@@ -37,20 +39,25 @@ def anchored(target: Features, source: Features, flow4: Tensor, flow: Tensor, fr
         B x 2 x H x W, pixels of the frame; each vector is one of both flows.
     """
     to_frame = frame[1] / LNET_SIZE, frame[0] / LNET_SIZE
-    fine = scale_flow(resize_bilinear(flow.float(), (GRID, GRID)), 1 / to_frame[0], 1 / to_frame[1])
-    coarse = resize_bilinear(flow4.float(), (GRID, GRID))
+    fine = scale_flow(_resized(flow.float(), (GRID, GRID)), 1 / to_frame[0], 1 / to_frame[1])
+    coarse = _resized(flow4.float(), (GRID, GRID))
     alike = _similarity(target.level3, source.level3, fine)
     here = F.avg_pool2d(alike, 5, 1, 2, count_include_pad=False)
     unlike = (alike.mean(dim=(1, 2, 3), keepdim=True) < ALIKE) & (here < ALIKE_HERE)
     gained = _similarity(target.level4, source.level4, coarse) - _similarity(target.level4, source.level4, fine)
     apart = (coarse - fine).square().sum(dim=1, keepdim=True) > APART**2
-    taken = resize_bilinear((unlike & (gained > MARGIN) & apart).float(), flow.shape[-2:]) > 0.5
-    return torch.where(taken, scale_flow(resize_bilinear(flow4.float(), flow.shape[-2:]), *to_frame), flow)
+    taken = _resized((unlike & (gained > MARGIN) & apart).float(), flow.shape[-2:]) > 0.5
+    return torch.where(taken, scale_flow(_resized(flow4.float(), flow.shape[-2:]), *to_frame), flow)
+
+
+def _resized(tensor: Tensor, size: Sequence[int]) -> Tensor:
+    """`resize_bilinear` without a look at the size, which an exporter of all sizes could not follow."""
+    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def _similarity(target: Tensor, source: Tensor, flow: Tensor) -> Tensor:
     """Cosine similarity of features along a flow: B x 1 x GRID x GRID, the flow in pixels of 256."""
-    ours = l2_normalise(resize_bilinear(l2_normalise(target.float()), flow.shape[-2:]))
+    ours = l2_normalise(_resized(l2_normalise(target.float()), flow.shape[-2:]))
     points = pixel_grid(GRID, GRID, flow.device) + scale_flow(flow, GRID / LNET_SIZE, GRID / LNET_SIZE)
     points = (points + 0.5) * (source.shape[-1] / GRID) - 0.5
     return (ours * sample(l2_normalise(source.float()), points, "border")).sum(dim=1, keepdim=True)
