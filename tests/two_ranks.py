@@ -41,9 +41,9 @@ def listen() -> None:
         told["network"] = start(*args)
         return told["network"]
 
-    def made(*args: Any) -> Any:
+    def made(*args: Any, **options: Any) -> Any:
         told["scenes"].append(args[4])
-        return make_views(*args)
+        return make_views(*args, **options)
 
     def averaged(ours: Any, network: Any, decay: float) -> None:
         grads = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}

@@ -25,11 +25,11 @@ def estimate_statistics(
     averaged: Network,
     network: Network,
     pools: list[Pool],
-    kinds: Pool | None,
     stage: Stage,
     step: int,
     settings: Settings,
     ranks: Alone,
+    kinds: Pool | None = None,
 ) -> None:
     """BatchNorm's statistics of the averaged weights: their own, over some batches of all ranks.
 

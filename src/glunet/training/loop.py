@@ -248,7 +248,7 @@ class _Training:
             for some in (batch, *triplets):
                 some.restyle(settings.styles, generator)
         train_mode(self.network, settings.freeze_norms)
-        self.value, self.error = self.learner(_computation(batch, coarse, triplets, stage, extra, passes, settings))
+        self.value, self.error = self.learner(_computation(batch, coarse, stage, extra, passes, settings, triplets))
         self.optimiser.zero_grad(set_to_none=True)
         self.ranks.backward(self.value)
         self.norm = nn.utils.clip_grad_norm_([p for p in self.trained if p.grad is not None], settings.clip)
@@ -293,7 +293,7 @@ class _Training:
         if ranks.rank == 0:  # before all else: who stops a run may not wait for what follows
             self._write_state()
         if not settings.freeze_norms:
-            statistics = (self.pools, self.kinds, stage, self.step, settings, ranks)
+            statistics = (self.pools, stage, self.step, settings, ranks, self.kinds)
             estimate_statistics(self.averaged, self.network, *statistics)
         numbers = validate(self.averaged, self.fixed, stage.levels, ranks, stage.passes)
         if ranks.rank > 0:
@@ -348,11 +348,11 @@ def _refresh(pool: Pool, rate: float, batch: int) -> None:
 def _computation(
     batch: Batch,
     coarse: Batch | None,
-    triplets: Sequence[Batch],
     stage: Stage,
     extra: int,
     passes: int,
     settings: Settings,
+    triplets: Sequence[Batch] = (),
 ) -> Callable[[Network], Computed]:
     def compute(network: Network) -> Computed:
         with torch.autocast(batch.scenes.plane.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
