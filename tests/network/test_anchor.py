@@ -8,7 +8,10 @@ from torch import Tensor
 
 import glunet
 from glunet.flow.geometry import resize_bilinear, scale_flow
+from glunet.inference.frames import FRAMINGS
+from glunet.matcher import Matcher
 from glunet.network.anchor import anchored
+from glunet.network.family import FAMILY, build, configure
 from glunet.network.glunet import Features
 
 FRAME = (192, 320)
@@ -76,6 +79,15 @@ def test_pairs_of_a_batch_are_decided_each_on_its_own(things: tuple[Tensor, Tens
     torch.testing.assert_close(batch[:1], alone)
     same = anchored(ours, features(level4, detail), flow4, fine, FRAME)
     torch.testing.assert_close(batch[1:], same)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_matcher_says_whether_its_network_can(name: str) -> None:
+    """Asked for of any network, it is done or the settings say that it is not."""
+    matcher = Matcher(build(configure(name)), name, anchor=True)
+    assert matcher.settings.anchor == FRAMINGS[name].again
+    image = np.zeros((64, 72, 3), np.uint8)
+    assert matcher.match(image, image, confidence=False).flow.shape == (64, 72, 2)
 
 
 def test_a_matcher_can_do_without() -> None:

@@ -16,7 +16,7 @@ from glunet.inference.flipping import mirror_where, mirrored
 from glunet.inference.settings import Settings
 from glunet.network.anchor import anchored
 from glunet.network.family import Network
-from glunet.network.glunet import LNET_SIZE, GLUNetConfig
+from glunet.network.glunet import LNET_SIZE
 from glunet.network.uncertainty import Mixture
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class Computation:
         again = {"passes": self.settings.passes} if self.settings.passes > 1 else {}
         if self.settings.speed == "exact" and frame[0] * frame[1] >= _WORTH and self.device.type == "cpu":
             memory.give_back()  # what the encoder let go, a fifth of the peak
-        mixture, anchor = mixture and last, self.settings.anchor and last and isinstance(self.config, GLUNetConfig)
+        mixture, anchor = mixture and last, self.settings.anchor and last
         seen = tuple(pair) if mixture else ()
         coarse = [image._replace(level2=None, level1=None) for image in pair] if anchor else []
         target, source = pair

@@ -65,7 +65,7 @@ class Framing:
     Attributes:
         size: from (height, width) of the target to that of the frame in whose pixels the network's answer is.
         lnet: whether it sees a 256 x 256 copy as well.
-        again: whether it knows extra levels, several passes and a pyramid.
+        again: whether it knows extra levels, several passes, a pyramid and the anchor.
     """
 
     size: Callable[[int, int], tuple[int, int]]

@@ -305,7 +305,7 @@ class _Training:
                          "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
             "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes,
-            "anchor": isinstance(self.network, GLUNet),
+            "anchor": len(LEVELS[self.network.config.network]) == 4,
             "search": "auto", "polish": "auto", "plane": True, "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
