@@ -22,6 +22,8 @@ CARD = {
     "iterative_refinement": True,
     "pyramid": True,
     "passes": 2,
+    "anchor": True,
+    "enlarge_to": 256,
     "search": "auto",
     "polish": "auto",
     "plane": True,

@@ -79,7 +79,7 @@ class Matcher:
                 f"stages={settings.stages!r} is for pdc-net, which says where it is sure: {network.config.network} has "
                 "search='auto' for that."
             )
-        head = getattr(network.config, "uncertainty", False)
+        head = network.has_uncertainty
         if settings.confidence == "learned" and not head and network.config.network != "pdc-net":
             raise GlunetError(
                 "confidence='learned' came, but these weights have not learned it: 'roundtrip' is theirs."

@@ -18,16 +18,18 @@ def test_hnet_size(size: tuple[int, int], frame: tuple[int, int]) -> None:
     assert hnet_size(*size) == frame
 
 
-@given(st.tuples(st.integers(32, 3000), st.integers(32, 3000)), st.integers(0, 2000))
+@given(st.tuples(st.integers(32, 3000), st.integers(32, 3000)), st.integers(1, 2000))
 def test_small_images_are_enlarged_to_so_many_pixels_and_at_most_twice(size, least):
-    height, width = enlarged(size, least)
-    assert size[0] <= height <= 2 * size[0]
-    assert size[1] <= width <= 2 * size[1]
+    """Up to multiples of 16: nothing is made smaller, and as published everything stays."""
+    frame = enlarged(size, least)
+    assert all(side % 16 == 0 for side in frame)
+    assert all(one <= other < 2 * one + 16 for one, other in zip(size, frame, strict=True))
     if math.prod(size) >= least**2:
-        assert (height, width) == size
+        assert all(other < one + 16 for one, other in zip(size, frame, strict=True))
     elif math.prod(size) >= least**2 / 4:
-        assert math.prod((height - 1, width - 1)) <= least**2 <= math.prod((height + 1, width + 1))
-    assert height / size[0] == pytest.approx(width / size[1], abs=1 / min(size))
+        assert math.prod(side - 17 for side in frame) <= least**2 <= math.prod(side + 1 for side in frame)
+    assert hnet_size(*frame) == tuple(max(256, side) for side in frame)
+    assert enlarged(size, 0) == size
 
 
 def test_what_is_enlarged_is_smooth_and_stays_where_it_is():
@@ -39,6 +41,8 @@ def test_what_is_enlarged_is_smooth_and_stays_where_it_is():
     torch.testing.assert_close(levels, expected, atol=2e-3, rtol=0)
     assert (published[0, 0, 50, 4:-4].diff() == 0).any(), "the published protocol repeats pixels"
     torch.testing.assert_close(prepare(ramp, (30, 20), smooth=True)[0], prepare(ramp, (30, 20))[0])
+    higher, _ = prepare(ramp.transpose(2, 3), (80, 20), smooth=True)  # one side longer, the other shorter
+    torch.testing.assert_close(higher[0, 0, 4:-4, 9] * STD[0] + MEAN[0], expected, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +55,10 @@ def test_the_larger_side_decides_the_extra_levels(side: int, levels: int) -> Non
 @pytest.mark.parametrize(
     ("frame", "coarser"),
     [
-        ((520, 520), []),
-        ((368, 528), [(184, 264)]),
-        ((3000, 4000), [(368, 496), (744, 1000), (1496, 2000)]),
-        ((256, 4000), [(32, 496), (64, 1000), (128, 2000)]),
+        ((400, 400), []),
+        ((368, 408), [(184, 200)]),
+        ((3000, 4000), [(184, 248), (368, 496), (744, 1000), (1496, 2000)]),
+        ((256, 4000), [(32, 248), (32, 496), (64, 1000), (128, 2000)]),
     ],
 )
 def test_pyramid_halves_down_to_a_small_frame(frame, coarser) -> None:

@@ -42,19 +42,22 @@ def test_what_leads_away_is_brought_back(things: tuple[Tensor, Tensor, Tensor]) 
     out = anchored(features(level4, detail), features(level4, other), flow4, fine, FRAME)
     assert out.shape == fine.shape
     assert (out[..., :36] == 0).float().mean() > 0.8
-    assert torch.equal(out[..., 40:], fine[..., 40:])
+    assert torch.equal(out[..., 46:], fine[..., 46:])
+    row = out[0, 0].median(dim=0).values  # from one flow to the other without a tear
+    assert row.diff().abs().max() < 16
 
 
-def test_every_vector_is_one_of_both(things: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_every_vector_lies_between_both(things: tuple[Tensor, Tensor, Tensor]) -> None:
     level4, detail, other = things
     torch.manual_seed(1)
     flow4, fine = 8 * torch.randn(1, 2, 16, 16), 30 * torch.randn(1, 2, 48, 80)
     out = anchored(features(level4, detail), features(level4, other), flow4, fine, FRAME)
     coarse = scale_flow(resize_bilinear(flow4, (48, 80)), FRAME[1] / 256, FRAME[0] / 256)
-    kept, taken = (out == fine).all(dim=1), (out - coarse).abs().amax(dim=1) < 1e-4
-    assert (kept | taken).all()
-    assert kept.any()
-    assert taken.any()
+    share = ((out - fine) * (coarse - fine)).sum(dim=1) / (coarse - fine).square().sum(dim=1)
+    torch.testing.assert_close(out, fine + share[:, None] * (coarse - fine), atol=1e-3, rtol=0)
+    assert share.min() > -1e-4
+    assert share.max() < 1 + 1e-4
+    assert (share > 0.5).any()
 
 
 def test_what_looks_alike_stays(things: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -65,7 +65,7 @@ EnlargeOption = Annotated[
     typer.Option(
         "--enlarge-to",
         help="Match targets of fewer pixels than a square of this side in a frame of so many, at most twice as high "
-        "and wide: sharper small motion, for as much more time. 640, say; by default as they are.",
+        "and wide: sharper small motion, for as much more time. 640, say. 0: frames as in the paper, rounded down.",
         show_default=False,
         metavar="PX",
         min=0,

@@ -187,7 +187,8 @@ class Computation:
         extra = frames.extra_levels(*frame) if self.settings.iterative_refinement and start is None else 0
         logger.debug("frame %s, %d extra levels%s", frame, extra, "" if start is None else ", from the frame before")
         network: Any = self.inference
-        again = {"passes": self.settings.passes} if self.settings.passes > 1 else {}
+        passes = self.settings.first_passes if start is None else self.settings.passes
+        again = {"passes": passes} if passes > 1 else {}
         if self.settings.speed == "exact" and frame[0] * frame[1] >= _WORTH and self.device.type == "cpu":
             memory.give_back()  # what the encoder let go, a fifth of the peak
         mixture, anchor = mixture and last, self.settings.anchor and last

@@ -12,8 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from glunet.images.reading import ImageLike, darker, load_mask, load_with_depth
-from glunet.network.family import Network
-from glunet.network.glunet import Features, GLUNet
 
 MaskLike: TypeAlias = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
 Size = tuple[int, int]
@@ -47,7 +45,7 @@ class Encoded:
         """H x W x 3 uint8."""
         return self.pixels[0].round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
-    def features(self, network: Network, frame: Size, prepared: Callable[[], tuple[Tensor, ...]]) -> Any:
+    def features(self, network: Any, frame: Size, prepared: Callable[[], tuple[Tensor, ...]]) -> Any:
         """The features in a frame of (height, width), computed at most once.
 
         Args:
@@ -59,7 +57,7 @@ class Encoded:
         known = next(iter(self._features.values()), None)
         inputs = prepared()
         features: Any
-        if isinstance(known, Features) and isinstance(network, GLUNet):  # the L-Net's copy is the same in every frame
+        if known is not None and network.two_frames:  # the L-Net's copy is the same in every frame
             level2, level1 = network.encode_high(inputs[0])
             features = known._replace(level2=level2, level1=level1)
         else:

@@ -29,7 +29,7 @@ from glunet.network.anchor import anchored
 from glunet.network.glunet import LNET_SIZE, Features, GLUNet
 
 OPSET = 18
-LARGEST = frames.COARSEST + 7  # px of a target's side up to which there is one frame, so that one graph fits all sizes
+LARGEST = 527  # px of a target's side in a graph of all sizes, which has no pyramid
 LARGEST_SOURCE = 8192
 HALF_FROM = 1024  # numbers of a tensor from which on it is worth to be stored in 16 bits
 # (height, width) of targets and sources at which a graph of all sizes is checked.
@@ -70,7 +70,7 @@ class Graph(nn.Module):
         height, width = target.shape[-2:]
         at: Any = self.frames or ((_hnet_side(height), _hnet_side(width)),)
         pair = self._both_ways(source, target, at[0])
-        flow = self.network.decode(*pair, self.extra_levels, passes=self.settings.passes)[-1]
+        flow = self.network.decode(*pair, self.extra_levels, passes=self.settings.first_passes)[-1]
         for before, frame in pairwise(at):
             flow = scale_flow(flow, frame[1] / before[1], frame[0] / before[0])
             flow = self.network.fine(list(self._both_ways(source, target, frame)), flow, passes=self.settings.passes)[1]
@@ -109,9 +109,11 @@ class Graph(nn.Module):
     def _prepare(self, image: Tensor, size: Size) -> Tensor:
         """As `frames.prepare`; areas as two matrix products, since ONNX has no operator for all ratios."""
         height, width = image.shape[-2:]
-        if self.settings.enlarge_to and size != (LNET_SIZE, LNET_SIZE) and size[0] > height and size[1] > width:
-            return frames.normalise(frames.magnified(image, size, self.settings.uint8_truncation))
-        resized = area_matrix(height, size[0]) @ (image @ area_matrix(width, size[1]).T)
+        smooth = self.settings.enlarge_to > 0
+        rows, columns = (min(height, size[0]), min(width, size[1])) if smooth else size
+        resized = area_matrix(height, rows) @ (image @ area_matrix(width, columns).T)
+        if smooth and (rows, columns) != size:
+            resized = frames.magnified(resized, size)
         return frames.normalise(resized.floor() if self.settings.uint8_truncation else resized)
 
 
@@ -135,8 +137,8 @@ def export(
     Args:
         network: is left as it is.
         metadata: goes into the file, beside the settings.
-        size: (height, width) of both images; None for targets from 32 to `LARGEST` px a side, sources of any size, none
-            of them enlarged.
+        size: (height, width) of both images; None for targets from 32 to `LARGEST` px a side, sources of any size, as
+            with `enlarge_to=0, pyramid=False`.
         half: weights in 16 bits, half the file; it computes in 32 all the same.
 
     Returns:
@@ -150,7 +152,8 @@ def export(
     with needed("glunet export needs onnx, onnxscript and onnxruntime", "onnx"):
         onnx, runtime = import_module("onnx"), import_module("onnxruntime")
         import_module("onnxscript")
-    settings = settings if size else replace(settings, enlarge_to=0)  # frames of all sizes are images as they are
+    # Of all sizes there is one frame each, the image as it is.
+    settings = settings if size else replace(settings, enlarge_to=0, pyramid=False)
     graph = Graph(network.eval(), settings, size).eval()
     example = _example(size or (280, 400), size or (300, 340))
     any_size = {"source": _sides("source", LARGEST_SOURCE), "target": _sides("target", LARGEST)}

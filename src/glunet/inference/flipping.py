@@ -11,7 +11,6 @@ from torch import Tensor
 
 from glunet.flow.geometry import flow_to_map, map_to_flow
 from glunet.network.family import Network
-from glunet.network.glunet import GLUNet
 
 
 def mirrored(network: Network, target: Tensor, source: Tensor) -> Tensor:
@@ -26,7 +25,7 @@ def mirrored(network: Network, target: Tensor, source: Tensor) -> Tensor:
     """
 
     def encode(image: Tensor) -> Any:  # features of the network's own kind
-        return network.encode(image, image) if isinstance(network, GLUNet) else network.encode(image)
+        return network.encode(image, image)
 
     def motion(target_features: Any, source_features: Any) -> Tensor:
         return network.level4(target_features, source_features)[:, 0].abs().mean(dim=(1, 2))

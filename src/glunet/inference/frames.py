@@ -13,17 +13,21 @@ from glunet.network.glunet import LNET_SIZE
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of RGB in 0..1
 STD = (0.229, 0.224, 0.225)
-COARSEST = 520  # longer side, the paper's training frame: so far the H-Net starts well from the L-Net's flow
+COARSEST = 400  # longer side of the pyramid's first frame: so far the H-Net starts well from the L-Net's flow
 
 
 def enlarged(size: tuple[int, int], least: int) -> tuple[int, int]:
     """(height, width) in which a target of this size is matched: at least as many pixels as `least` x `least`.
 
     The finest level has a quarter of the frame's size, and larger frames of the same picture show it smaller motion.
-    No side becomes more than twice as long: beyond that, nothing more is seen.
+    No side becomes more than twice as long, since beyond that nothing more is seen; then both are rounded up to
+    multiples of 16, so that no picture is made smaller by less than one grid of the pyramid. As published, with `least`
+    0, the size stays.
     """
-    factor = min(2.0, least / math.sqrt(math.prod(size)))
-    return size if factor <= 1 else (round(factor * size[0]), round(factor * size[1]))
+    if not least:
+        return size
+    factor = max(1.0, min(2.0, least / math.sqrt(math.prod(size))))
+    return tuple(-(-round(factor * side) // 16) * 16 for side in size)  # type: ignore[return-value]
 
 
 def hnet_size(height: int, width: int) -> tuple[int, int]:
@@ -94,19 +98,18 @@ def prepare(
         size: (height, width) of the H-Net frame.
         uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
         lnet: whether the network has an L-Net.
-        smooth: images that become larger are interpolated (bicubic); as published they are not (SPEC 2).
+        smooth: a side that becomes longer is interpolated (bicubic); as published its pixels are repeated (SPEC 2).
 
     Returns:
         (B x 3 x height x width, B x 3 x 256 x 256), normalised; the first alone without an L-Net. The two are one
         tensor where both sizes are 256, which lets the network encode it once.
     """
-    larger = smooth and size[0] > images.shape[-2] and size[1] > images.shape[-1]
-    high = normalise((magnified if larger else _resize)(images, size, uint8_truncation))
+    high = normalise(_resize(images, size, uint8_truncation, smooth))
     if not lnet:
         return (high,)
     if size == (LNET_SIZE, LNET_SIZE):
         return high, high
-    return high, normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation))
+    return high, normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation, smooth))
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -126,12 +129,16 @@ def finish(flow: Tensor, target_size: tuple[int, int], frame: tuple[int, int] | 
     return scale_flow(resize_bilinear(flow, target_size), width / frame_width, height / frame_height)
 
 
-def magnified(images: Tensor, size: tuple[int, int], uint8_truncation: bool = False) -> Tensor:
-    """Grey levels, B x 3 x H x W in 0..255, at a larger (height, width), bicubic."""
-    larger = F.interpolate(images, size, mode="bicubic", align_corners=False).clamp(0, 255)
-    return larger.floor() if uint8_truncation else larger
+def magnified(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Grey levels, B x 3 x H x W in 0..255, at a (height, width) that is nowhere smaller, bicubic."""
+    return F.interpolate(images, size, mode="bicubic", align_corners=False).clamp(0, 255)
 
 
-def _resize(images: Tensor, size: tuple[int, int], uint8_truncation: bool) -> Tensor:
-    resized = resize_area(images, size)
+def _resize(images: Tensor, size: tuple[int, int], uint8_truncation: bool, smooth: bool) -> Tensor:
+    height, width = images.shape[-2:]
+    resized = images
+    if smooth:  # first the sides that become shorter, by areas
+        resized = resize_area(resized, (min(height, size[0]), min(width, size[1])))
+        resized = resized if resized.shape[-2:] == size else magnified(resized, size)
+    resized = resize_area(resized, size)
     return resized.to(torch.uint8).to(images.dtype) if uint8_truncation else resized

@@ -21,7 +21,7 @@ from glunet.inference.likeness import Views, grid, views
 from glunet.inference.polish import Polish
 from glunet.inference.search import Coarse, Search, Searcher, TwoWay
 from glunet.inference.stages import Answer, Stages, homography_stage, multi_scale
-from glunet.network.glunet import LNET_SIZE, GLUNetConfig
+from glunet.network.glunet import LNET_SIZE
 
 COMES_BACK = 6.0  # px of the 256 frame within which a cell counts as found
 _LNET, _GLOBAL = (LNET_SIZE, LNET_SIZE), ("level4", "level3")  # the frame of the global level, and what it reads
@@ -72,7 +72,7 @@ def searcher(
     """A search on a pair of source and target; `ask` passes once more, both ways, of two other images in a `frame`."""
     source, target = pair
     coarse = None
-    if isinstance(computation.config, GLUNetConfig):
+    if computation.framing.lnet:
         coarse = Coarse(
             partial(global_scores, computation, source, target), partial(feature_points, computation, source, target)
         )

@@ -26,12 +26,13 @@ class Settings:
         iterative_refinement: extra levels between L-Net and H-Net for large images.
         pyramid: instead of extra levels, match smaller copies of large images first and start from their flow
             (`glunet.inference.frames.pyramid`).
-        passes: how often each local level goes over its flow (`GLUNet.decode`).
+        passes: how often each local level goes over its flow (`GLUNet.decode`); if more than once, once more in the
+            first frame, whose flow starts from level 4's.
         anchor: where two images do not look alike along the finest flow, level 4's stays if its features agree better
             with it (`glunet.network.anchor`): for things of one kind.
         enlarge_to: a target of fewer pixels than a square of this side is matched in a frame of that many, at most
             twice as high and wide (`glunet.inference.frames.enlarged`): small motion is sharper, for as much more time.
-            0, as published: as it is.
+            Frames are rounded up, and what becomes larger is interpolated. 0, as published: frames are rounded down.
         speed: "auto" (and its synonym "fast") computes in bfloat16 (float16 on a GPU without it) where that is measured
             to be faster on this device, for a flow that differs by some hundredths of a pixel, and else in float32;
             "exact" in float32 throughout (docs/speed.md).
@@ -82,6 +83,11 @@ class Settings:
             words = ", ".join(map(repr, CONFIDENCES))
             raise GlunetError(f"confidence={self.confidence!r} came: it is one of {words}.")
         check_search(self.search), check_polish(self.polish), check_stages(self.stages)
+
+    @property
+    def first_passes(self) -> int:
+        """The passes in the first frame."""
+        return self.passes + (self.passes > 1)
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], asked: Mapping[str, Any]) -> "Settings":

@@ -20,14 +20,15 @@ GRID = 64  # positions a side at which it is decided
 # Development pairs of one scene that the network has found have .29 (HPatches' steepest) to .84, TSS .26 to .30,
 # PF-WILLOW .12 to .34.
 ALIKE = 0.3
-ALIKE_HERE = 0.25  # and in the mean over 5 x 5 positions
+AROUND = 5  # positions a side over which means are taken
+ALIKE_HERE = 0.25  # and in the mean around a position
 MARGIN = 0.02  # by which level 4's features must be more alike along its own flow
 APART = 4.0  # pixels of 256 by which the flows must differ
 
 
 @torch.no_grad()
 def anchored(target: Features, source: Features, flow4: Tensor, flow: Tensor, frame: tuple[int, int]) -> Tensor:
-    """The flow, where two images do not look alike along it replaced by the global level's.
+    """The flow, where two images do not look alike along it replaced by the global level's, blended at the edges.
 
     Args:
         target, source: of which levels 4 and 3 are read, the latter B x C x h x w.
@@ -36,18 +37,22 @@ def anchored(target: Features, source: Features, flow4: Tensor, flow: Tensor, fr
         frame: (height, width).
 
     Returns:
-        B x 2 x H x W, pixels of the frame; each vector is one of both flows.
+        B x 2 x H x W, pixels of the frame; each vector lies between those of both flows.
     """
     to_frame = frame[1] / LNET_SIZE, frame[0] / LNET_SIZE
     fine = scale_flow(_resized(flow.float(), (GRID, GRID)), 1 / to_frame[0], 1 / to_frame[1])
     coarse = _resized(flow4.float(), (GRID, GRID))
     alike = _similarity(target.level3, source.level3, fine)
-    here = F.avg_pool2d(alike, 5, 1, 2, count_include_pad=False)
+    here = _around(alike)
     unlike = (alike.mean(dim=(1, 2, 3), keepdim=True) < ALIKE) & (here < ALIKE_HERE)
     gained = _similarity(target.level4, source.level4, coarse) - _similarity(target.level4, source.level4, fine)
     apart = (coarse - fine).square().sum(dim=1, keepdim=True) > APART**2
-    taken = _resized((unlike & (gained > MARGIN) & apart).float(), flow.shape[-2:]) > 0.5
-    return torch.where(taken, scale_flow(_resized(flow4.float(), flow.shape[-2:]), *to_frame), flow)
+    share = _resized(_around((unlike & (gained > MARGIN) & apart).float()), flow.shape[-2:])
+    return flow + share * (scale_flow(_resized(flow4.float(), flow.shape[-2:]), *to_frame) - flow)
+
+
+def _around(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, AROUND, 1, AROUND // 2, count_include_pad=False)
 
 
 def _resized(tensor: Tensor, size: Sequence[int]) -> Tensor:

@@ -99,7 +99,13 @@ class Flows(NamedTuple):
 
 
 class GLUNet(nn.Module):
-    """The network: normalised images in, flow of every level out."""
+    """The network: normalised images in, flow of every level out.
+
+    Attributes:
+        two_frames: it sees an image and its 256 x 256 copy; networks of three levels see one of them.
+    """
+
+    two_frames = True
 
     def __init__(self, config: GLUNetConfig | None = None) -> None:
         super().__init__()
@@ -126,6 +132,16 @@ class GLUNet(nn.Module):
             self.adapter3, self.adapter2, self.adapter1 = LocalAdapter(256), LocalAdapter(256), LocalAdapter(128)
         if config.uncertainty:
             self.uncertainty = UncertaintyHead()
+
+    @property
+    def has_descriptors(self) -> bool:
+        """Whether an adapter of level 4 describes its positions."""
+        return self.config.adapter == "all"
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether it says how far off its flow may be (`mixture`)."""
+        return self.config.uncertainty
 
     def forward(
         self, target: Tensor, source: Tensor, target_256: Tensor, source_256: Tensor, extra_levels: int = 0
@@ -163,7 +179,7 @@ class GLUNet(nn.Module):
         if self.config.adapter == "none":
             return features
         level4, level3, level2, level1 = features
-        if self.config.adapter == "all":
+        if self.has_descriptors:
             level4 = torch.cat((level4, self.adapter4(level4, level3).to(level4.dtype)), dim=1)
         fine = self.adapt_high(level2, level1) if high else (level2, level1)
         return Features(level4, self.adapter3(level3), *fine)
@@ -236,7 +252,7 @@ class GLUNet(nn.Module):
             if self.config.mutual:
                 correlation = mutual_matching(correlation)
             scores = l2_normalise(F.relu(correlation))
-            if self.config.adapter != "all":
+            if not self.has_descriptors:
                 return scores
             # Descriptors learn by their likelihood alone (`glunet.training.loss.descriptor_loss`).
             read = self.adapter4.reading(ours[:, 512:].detach(), theirs[:, 512:].detach())

@@ -65,6 +65,8 @@ class ThreeLevelFlows(NamedTuple):
 class ThreeLevelNet(nn.Module):
     """LOCAL-Net, GLOBAL-Net or GLOCAL-Net: normalised images in, flow of every level out."""
 
+    two_frames = has_descriptors = has_uncertainty = False  # as GLU-Net's
+
     def __init__(self, config: ThreeLevelConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ThreeLevelConfig()
@@ -102,8 +104,8 @@ class ThreeLevelNet(nn.Module):
         """
         return self.decode(self.encode(target), self.encode(source))
 
-    def encode(self, image: Tensor) -> ThreeLevelFeatures:
-        """The features of one image of the pair."""
+    def encode(self, image: Tensor, image_256: Tensor | None = None) -> ThreeLevelFeatures:
+        """The features of one image of the pair; `image_256` is GLU-Net's, and not looked at."""
         features = self.encoder(image, levels=(2, 3, 4))
         return ThreeLevelFeatures(features[4], features[3], features[2])
 

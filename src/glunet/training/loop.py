@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from glunet.errors import GlunetError
 from glunet.loading import encoder_state, network_state, read_network, save_weights
 from glunet.network.family import Network, build
-from glunet.network.glunet import Features, GLUNet, GLUNetConfig
+from glunet.network.glunet import LNET_SIZE, Features
 from glunet.training.averaging import average, estimate_statistics, train_mode
 from glunet.training.loss import (
     bipath_error,
@@ -133,7 +133,7 @@ class _Training:
         network.encoder.requires_grad_(live)
         if settings.uncertainty:
             network.requires_grad_(False)
-        if getattr(network.config, "uncertainty", False):  # learns alone or not at all
+        if network.has_uncertainty:  # learns alone or not at all
             network.uncertainty.requires_grad_(settings.uncertainty)
         self.network, self.averaged = network, copy.deepcopy(network).eval()
         precision = torch.bfloat16 if settings.bf16 else torch.float32
@@ -304,7 +304,7 @@ class _Training:
                          "seed": settings.seed, "init": str(self.init or "vgg16"),
                          "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
-            "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes,
+            "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes, "enlarge_to": LNET_SIZE,
             "anchor": len(LEVELS[self.network.config.network]) == 4,
             "search": "auto", "polish": "auto", "plane": True, "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
@@ -369,7 +369,7 @@ def _computation(
     return compute
 
 
-def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, passes: int = 1) -> tuple[Tensor, float]:
+def step_loss(network: Any, batch: Batch, stage: Stage, extra: int = 0, passes: int = 1) -> tuple[Tensor, float]:
     """The loss of one batch, and the mean error of its finest level in pixels of that level's frame."""
     target, source = batch.features(network, high=1 in stage.levels or len(LEVELS[network.config.network]) == 3)
     flows = predict(network, target, source, stage.levels, extra, stage.detach, passes)
@@ -378,7 +378,7 @@ def step_loss(network: Network, batch: Batch, stage: Stage, extra: int = 0, pass
     true = truths(batch.scenes, batch.target_view, batch.source_view, batch.frame, grids)  # type: ignore[arg-type]
     learn = [level not in stage.frozen for level in stage.levels] + [True] * len(flows.extra)
     value = loss(levels, true, stage.robust, learn)
-    if isinstance(network, GLUNet) and network.config.adapter == "all" and learn[0]:
+    if network.has_descriptors and learn[0]:
         value = value + descriptor_loss(network.descriptor_logits(target, source), true[0])
     finest = len(flows.levels) - 1
     with torch.no_grad():
@@ -394,7 +394,7 @@ def triplet_step(network: Any, batch: Batch, pairs: Batch, others: Batch) -> tup
     true, around = (truths(b.scenes, b.target_view, b.source_view, b.frame, grid)[0] for b in (batch, pairs))
     error = level_error(flow, true)
     value = error + CONSISTENCY * bipath_error(there, on, around)
-    if isinstance(network, GLUNet) and network.config.adapter == "all":
+    if network.has_descriptors:
         direct, first, second = network.descriptor_logits(target, source).split(parts)
         value = value + descriptor_loss(direct, true) + CONSISTENCY * consistency_loss(first, second, around)
     return value, float(error.detach())
@@ -426,21 +426,21 @@ def _start(settings: Settings, init: str | Path | None) -> Network:
     if init is None and settings.uncertainty:
         raise GlunetError("What the uncertainty head says is of a network that has learned: name its weights (--init).")
     if init is None:
-        network = build(settings.config)
-        network.load_state_dict(network_state(network) | encoder_state())
-        return network
-    network = read_network(init)[0]
+        fresh = build(settings.config)
+        fresh.load_state_dict(network_state(fresh) | encoder_state())
+        return fresh
+    network: Any = read_network(init)[0]
     there, wanted = network.config.network, settings.config.network
-    if settings.uncertainty and isinstance(network.config, GLUNetConfig) and not network.config.uncertainty:
-        headed = build(dataclasses.replace(network.config, uncertainty=True))
+    if there == wanted and (not settings.uncertainty or network.has_uncertainty):
+        return network
+    if there == wanted:
+        headed: Network = build(dataclasses.replace(network.config, uncertainty=True))
         headed.load_state_dict(headed.state_dict() | network.state_dict())
         return headed
-    if there == wanted:
-        return network
     if (there, wanted) != ("glunet", "semantic-glunet"):
         raise GlunetError(f"Weights '{init}' are {there}'s, of which {wanted} cannot start; expected {wanted}'s own.")
     # All that GLU-Net has the semantic network has in the same place; its consensus starts afresh.
-    semantic = build(dataclasses.replace(network.config, network=wanted))  # type: ignore[arg-type]
+    semantic = build(dataclasses.replace(network.config, network=wanted))
     semantic.load_state_dict(semantic.state_dict() | network.state_dict())
     return semantic
 

@@ -18,7 +18,6 @@ from glunet.inference.frames import prepare
 from glunet.network.encoder import VGG16Pyramid
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE, Features, GLUNet, GLUNetConfig
-from glunet.network.threelevel import ThreeLevelNet
 from glunet.training.photographs import Photographs
 from glunet.training.recipes import SQUARE
 from glunet.training.scenes import SceneParameters, Scenes
@@ -118,8 +117,6 @@ def read(held: Features | Images, network: Network, high: bool = True) -> Any:
         return network.adapt(held, high)
     dtype = next(network.encoder.parameters()).dtype
     image, small = (image.to(dtype, memory_format=torch.channels_last) for image in held)
-    if isinstance(network, ThreeLevelNet):
-        return network.encode(image)
     return network.encode(image, image if held.low is held.high else small)
 
 

@@ -7,6 +7,7 @@ of `glunet eval --method network`; beside them stand the first metric's of level
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from glunet.flow.geometry import frame_flow_to_source
 from glunet.inference import frames
 from glunet.matcher import Matcher
 from glunet.network.family import Network
-from glunet.network.glunet import LNET_SIZE, GLUNet
+from glunet.network.glunet import LNET_SIZE
 
 PAIRS = 24  # of a set, spread evenly: a checkpoint should not wait for minutes
 SHARE = 0.05  # of a run's time, at most, that real sets may take
@@ -50,7 +51,7 @@ class RealSet:
         results = evaluate(self.dataset, Glunet(matcher, bfloat16=bfloat16), self.pairs)
         name, metrics = self.dataset.benchmark.name, self.dataset.benchmark.metrics
         figures = {f"{name} {metric}": results.figure(metric) for metric in metrics}
-        if isinstance(network, GLUNet):
+        if network.two_frames:
             coarse = evaluate(self.dataset, Level4(matcher, bfloat16=bfloat16), self.pairs)
             figures[f"{name} {metrics[0]} level 4"] = coarse.figure(metrics[0])
         return figures
@@ -96,8 +97,7 @@ class Level4(Glunet):
         for source, target in pairs:
             images = (torch.from_numpy(i.transpose(2, 0, 1)[None].copy()).float() for i in (target, source))
             ours, theirs = (computation.encode(image.to(self.matcher.device), _LNET) for image in images)
-            network = computation.inference
-            assert isinstance(network, GLUNet)
+            network: Any = computation.inference
             size = (target.shape[0], target.shape[1])
             flow = frames.finish(network.level4(ours, theirs).float(), size, _LNET)
             flow = frame_flow_to_source(flow, (source.shape[0], source.shape[1]))
