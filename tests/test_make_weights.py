@@ -59,14 +59,14 @@ def test_runs_follow_each_other(make_weights, photographs, tmp_path: Path, monke
     monkeypatch.setattr(sys, "argv", ["make_weights.py", *map(str, words)])
     make_weights.main()
     recipes = [command[command.index("--recipe") + 1] for command in commands[:5]]
-    assert recipes == ["full", "global", "semantic", "fine", "uncertainty"]
+    assert recipes == ["full", "global", "fine", "semantic", "uncertainty"]
     assert "--init" not in commands[0]
     starts = [Path(command[command.index("--init") + 1]).relative_to(out) for command in commands[1:5]]
     assert [str(start) for start in starts] == [
         "adapted.safetensors",
         "global/weights.safetensors",
-        "semantic/weights.safetensors",
         "fine/weights.safetensors",
+        "semantic/weights.safetensors",
     ]
     assert sum(float(command[command.index("--minutes") + 1]) for command in commands[:5]) == 100
     assert ["--learned" in command for command in commands[5:]] == [False, True]

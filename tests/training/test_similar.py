@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from glunet.errors import GlunetError
-from glunet.loading import encoder_state
+from glunet.loading import encoder_state, read_network
 from glunet.network.family import adapted, build, configure
 from glunet.training import loop
 from glunet.training import similar as module
@@ -138,7 +138,7 @@ def test_bipath_by_hand() -> None:
 
 def settings(steps: int) -> Settings:
     recipe = RECIPES["semantic"]
-    stages = (dataclasses.replace(recipe.stages[0], batch=2, triplets=2),)
+    stages = tuple(dataclasses.replace(stage, batch=2, triplets=2) for stage in recipe.stages)
     return dataclasses.replace(
         recipe, minutes=None, steps=steps, stages=stages, validation_pairs=4, pool_memory=1, bf16=False, every=1e9,
         norm_batches=2,
@@ -157,6 +157,8 @@ def test_the_recipe_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     whole = train(Noise(), Noise(4), tmp_path / "whole", settings(4))
     assert calls == [1]
     assert torch.load(tmp_path / "whole" / "state.pt", weights_only=True)["similar"] == [(0, 1), (2, 3)]
+    metadata = read_network(tmp_path / "whole" / "weights.safetensors")[1]
+    assert metadata["passes"] == 2, "the first frame gets the third of its own"
     further = train(Noise(), Noise(4), tmp_path / "whole", settings(6))
     assert calls == [1], "a run that goes on knows them"
     assert further["aepe4"] != whole["aepe4"]
@@ -171,9 +173,24 @@ def test_descriptors_learn_from_triplets() -> None:
     optimiser = torch.optim.AdamW(network.adapter4.parameters(), lr=1e-3)
     values = []
     for _ in range(8):
-        value, _ = triplet_step(network, pool.batch(4, 0), *pool.triplets(4, 0))
+        value, _ = triplet_step(network, RECIPES["semantic"].stages[0], pool.batch(4, 0), *pool.triplets(4, 0))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
         values.append(float(value.detach()))
     assert values[-1] < values[0] - 0.2, values
+
+
+@narrow
+@pytest.mark.parametrize("passes", [1, 3])
+def test_level_3_learns_from_triplets_around_level_4(encoder, passes: int) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    network = build(configure("glunet", decoder="residual", mapping_decoder="residual"))
+    pool = Pool(encoder, Noise(), KIND, capacity=4, views=2, similar=[(0, 1)])
+    pool.refresh()
+    batches = pool.batch(4, 0), *pool.triplets(4, 0)
+    value, error = triplet_step(network, RECIPES["semantic"].stages[1], *batches, passes=passes)
+    assert value > error > 0
+    value.backward()
+    learned = {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None}
+    assert {"decoder3", "refinement3"} <= learned <= {"decoder3", "refinement3", "upsample_flow4"}

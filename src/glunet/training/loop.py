@@ -304,8 +304,8 @@ class _Training:
                          "seed": settings.seed, "init": str(self.init or "vgg16"),
                          "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
-            "pyramid": 1 in LEVELS[self.network.config.network], "passes": stage.passes, "enlarge_to": LNET_SIZE,
-            "anchor": len(LEVELS[self.network.config.network]) == 4,
+            "pyramid": 1 in LEVELS[self.network.config.network], "anchor": self.network.two_frames,
+            "passes": min(stage.passes, 2), "enlarge_to": LNET_SIZE,
             "search": "auto", "polish": "auto", "plane": True, "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
         }  # fmt: skip
@@ -359,7 +359,8 @@ def _computation(
             if settings.uncertainty:
                 return uncertainty_step(network, batch, passes)
             if triplets:
-                return triplet_step(network, batch, *triplets)
+                pairs, others = triplets
+                return triplet_step(network, stage, batch, pairs, others, passes)
             value, error = step_loss(network, batch, stage, extra, passes)
             if coarse is not None:
                 lnet = dataclasses.replace(stage, levels=(4, 3), robust=False)
@@ -385,19 +386,28 @@ def step_loss(network: Any, batch: Batch, stage: Stage, extra: int = 0, passes: 
         return value, float(level_error(levels[finest], true[finest]))
 
 
-def triplet_step(network: Any, batch: Batch, pairs: Batch, others: Batch) -> tuple[Tensor, float]:
-    """As `step_loss` of level 4, with warp consistency from `pairs`' target by `others`' to `pairs`' source."""
+def triplet_step(
+    network: Any, stage: Stage, batch: Batch, pairs: Batch, others: Batch, passes: int = 1
+) -> tuple[Tensor, float]:
+    """As `step_loss` of levels 4 and 3, with warp consistency from `pairs`' target by `others`' to `pairs`' source."""
     target, source = (read(held, network, high=False) for held in detours(batch, pairs, others))
     parts = [len(some.target_view) for some in (batch, pairs, others)]
-    flow, there, on = network.level4(target, source).float().split(parts)
-    grid = [tuple(flow.shape[-2:])]
-    true, around = (truths(b.scenes, b.target_view, b.source_view, b.frame, grid)[0] for b in (batch, pairs))
-    error = level_error(flow, true)
-    value = error + CONSISTENCY * bipath_error(there, on, around)
-    if network.has_descriptors:
-        direct, first, second = network.descriptor_logits(target, source).split(parts)
-        value = value + descriptor_loss(direct, true) + CONSISTENCY * consistency_loss(first, second, around)
-    return value, float(error.detach())
+    flows = predict(network, target, source, stage.levels, 0, stage.detach, passes).levels
+    grids = [tuple(flow.shape[-2:]) for flow in flows]
+    true, around = (
+        truths(some.scenes, some.target_view, some.source_view, some.frame, grids)  # type: ignore[arg-type]
+        for some in (batch, pairs)
+    )
+    losses = []
+    for level, flow, direct, detour in zip(stage.levels, flows, true, around, strict=True):
+        if level not in stage.frozen:
+            there, first, second = flow.float().split(parts)
+            error = level_error(there, direct)
+            losses += [error, CONSISTENCY * bipath_error(first, second, detour)]
+    if network.has_descriptors and 4 not in stage.frozen:
+        there, first, second = network.descriptor_logits(target, source).split(parts)
+        losses += [descriptor_loss(there, true[0]), CONSISTENCY * consistency_loss(first, second, around[0])]
+    return torch.stack(losses).sum(), float(error.detach())
 
 
 def uncertainty_step(network: Any, batch: Batch, passes: int = 1) -> tuple[Tensor, float]:

@@ -35,7 +35,7 @@ class Stage:
         frozen: levels that learn no more, which needs `detach`: what the others start from stays as it is.
         passes: most passes over a flow (`GLUNet.decode`); a step takes one of 1 to so many, and learns from the last.
         triplets: so many more a step, of two views of a photograph and one of another that shows the same kind of thing
-            (`similar.similar`), level 4 alone: warp consistency (Truong et al., ICCV 2021).
+            (`similar.similar`), levels 4 and 3 alone: warp consistency (Truong et al., ICCV 2021).
     """
 
     name: str
@@ -84,8 +84,11 @@ FINETUNE = (
 GLOBAL = (Stage("global", 1.0, (4,), batch=64, refresh=0.35),)
 
 # glunet train PHOTOS --out RUN --init glunet --recipe semantic --minutes 40
-# Level 4 again, from different photographs of one kind of thing as well, which are found first.
-SEMANTIC = (Stage("semantic", 1.0, (4,), batch=48, refresh=0.3, triplets=32),)
+# Level 4 again, then level 3 around it, from different photographs of one kind of thing as well, which are found first.
+SEMANTIC = (
+    Stage("semantic", 0.6, (4,), batch=48, refresh=0.3, triplets=32),
+    Stage("semantic 3", 1.0, (4, 3), batch=32, refresh=0.2, detach=True, frozen=(4,), passes=3, triplets=16),
+)
 # Their scenes: milder, since the photographs differ by themselves, and without objects in front.
 KIND = SceneParameters(
     amounts=((0.0, 0.25), (0.25, 0.7)), shares=(0.3, 0.7), any_angle=0.0, still=0.0, rotation=0.35, parallax=0.0,
@@ -250,9 +253,9 @@ def check_fit(settings: Settings) -> None:
                 f"Stage '{stage.name}' detaches levels from each other, or has several passes or triplets, which "
                 f"{network} does not."
             )
-        if stage.triplets and stage.levels != (4,):
+        if stage.triplets and stage.levels not in ((4,), (4, 3)):
             raise GlunetError(
-                f"Stage '{stage.name}' has triplets and trains the levels {stage.levels}: they teach 4 alone."
+                f"Stage '{stage.name}' has triplets and trains the levels {stage.levels}: they teach 4 and 3 alone."
             )
         if stage.frozen and not stage.detach:
             raise GlunetError(f"Stage '{stage.name}' has frozen levels, {stage.frozen}: that needs detach=True.")
