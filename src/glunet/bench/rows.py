@@ -95,7 +95,7 @@ def save_published(path: Path) -> None:
 
 def _glunet(speed: Speed, as_shipped: bool = False) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
     """Without `as_shipped` what the plain twin computes: the paper's one pass, without a pyramid."""
-    paper: dict[str, Any] = {} if as_shipped else {"pyramid": False, "passes": 1, "enlarge_to": 0}
+    paper: dict[str, Any] = {} if as_shipped else {"pyramid": False, "passes": 1, "enlarge_to": 0, "anchor": False}
 
     def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
         matcher = loading.load(weights, device, speed=speed, **paper)

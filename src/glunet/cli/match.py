@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from glunet.cli import options
+from glunet.cli.options import by_weights
 from glunet.errors import GlunetError
 
 if TYPE_CHECKING:
@@ -47,35 +48,19 @@ Uint8TruncationOption = Annotated[
 ]
 IterativeRefinementOption = Annotated[
     bool | None,
-    typer.Option(
-        "--iterative-refinement/--no-iterative-refinement",
-        help="Extra levels for targets of 1088 px and more; by default as the weights were made for.",
-        show_default=False,
-    ),
+    by_weights("--iterative-refinement/--no-iterative-refinement", "Extra levels for targets of 1088 px and more"),
 ]
 PyramidOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--pyramid/--no-pyramid",
-        help="Smaller copies of them first, in place of the extra levels; by default as the weights were made for.",
-        show_default=False,
-    ),
+    bool | None, by_weights("--pyramid/--no-pyramid", "Smaller copies of them first, in place of the extra levels")
 ]
 PassesOption = Annotated[
-    int | None,
-    typer.Option(
-        help="How often each local level goes over its flow; by default as the weights were made for.",
-        show_default=False,
-        metavar="N",
-    ),
+    int | None, by_weights("--passes", "How often each local level goes over its flow", metavar="N")
 ]
 AnchorOption = Annotated[
     bool | None,
-    typer.Option(
+    by_weights(
         "--anchor/--no-anchor",
-        help="Keep the global level's flow where finer ones lead away between two things of one kind; by default as "
-        "the weights say.",
-        show_default=False,
+        "Keep the global level's flow where finer ones lead away between two things of one kind",
     ),
 ]
 

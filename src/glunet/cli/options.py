@@ -23,50 +23,33 @@ WindowOption = Annotated[
     typer.Option("--window", help="Each image with the next N, by name: for a walk or a video.", metavar="N"),
 ]
 
-# None: what the weights were made for.
+
+def by_weights(flag: str, what: str, **more: Any) -> Any:
+    """An option that is None where it is not given: the weights know what they were made for."""
+    return typer.Option(flag, help=f"{what}; by default as the weights say.", show_default=False, **more)
+
+
 SearchOption = Annotated[
     Literal["none", "auto", "full"] | None,
-    typer.Option(
-        "--search",
-        help="Look for pairs that one pass loses: never, where needed, or by everything there is; by default as the "
-        "weights say.",
-        show_default=False,
-    ),
+    by_weights("--search", "Look for pairs that one pass loses: never, where needed, or by everything there is"),
 ]
 PolishOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--polish/--no-polish",
-        help="Sharpen by the images themselves; by default where they look alike, if the weights say so.",
-        show_default=False,
-    ),
+    bool | None, by_weights("--polish/--no-polish", "Sharpen by the images themselves, everywhere or nowhere")
 ]
 PlaneOption = Annotated[
     bool | None,
-    typer.Option(
-        "--plane/--no-plane",
-        help="Give a scene that is one plane (a wall, a page) the flow of its homography; by default as the weights "
-        "say.",
-        show_default=False,
-    ),
+    by_weights("--plane/--no-plane", "Give a scene that is one plane (a wall, a page) the flow of its homography"),
 ]
 SpeedOption = Annotated[
     Literal["auto", "exact", "fast"] | None,
-    typer.Option(
-        "--speed",
-        help="bfloat16 where that pays here (auto; fast is the same), or float32 (exact); by default as the weights "
-        "say.",
-        show_default=False,
-    ),
+    by_weights("--speed", "bfloat16 where that pays here (auto; fast is the same), or float32 (exact)"),
 ]
-
 EnlargeOption = Annotated[
     int | None,
-    typer.Option(
+    by_weights(
         "--enlarge-to",
-        help="Match targets of fewer pixels than a square of this side in a frame of so many, at most twice as high "
-        "and wide: sharper small motion, for as much more time. 640, say. 0: frames as in the paper, rounded down.",
-        show_default=False,
+        "Match targets of fewer pixels than a square of this side in a frame of so many, at most twice as high and "
+        "wide: sharper small motion, for as much more time (640, say; 0: frames as in the paper, rounded down)",
         metavar="PX",
         min=0,
     ),

@@ -17,8 +17,8 @@ from glunet.network.backends.strips import StripPyramid, in_strips
     batch=st.integers(1, 2),
     height=st.integers(1, 70),
     width=st.integers(1, 20),
-    layers=st.integers(1, 3),
     pooled=st.booleans(),
+    layers=st.integers(1, 3),
     rows=st.integers(1, 5),
 )
 def test_strips_are_the_whole(batch: int, height: int, width: int, layers: int, pooled: bool, rows: int) -> None:
