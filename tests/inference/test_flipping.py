@@ -19,7 +19,7 @@ class Marks:
 
     config = configure("glocal-net")
 
-    def encode(self, image: torch.Tensor) -> torch.Tensor:
+    def encode(self, image: torch.Tensor, _: torch.Tensor | None = None) -> torch.Tensor:
         return image.mean(1).amax(1).argmax(1).float()
 
     def level4(self, target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
