@@ -28,10 +28,10 @@ def batch(
     block: Annotated[int, typer.Option(min=1, help="Pairs in a file of results.")] = 64,
     weights: options.WeightsOption = "glunet",
     device: options.DeviceOption = None,
-    speed: options.SpeedOption = None,
     search: options.SearchOption = None,
     polish: options.PolishOption = None,
     plane: options.PlaneOption = None,
+    speed: options.SpeedOption = None,
 ) -> None:
     """Match a list of pairs; write points, confidence, verdict and homography of each as Parquet.
 

@@ -21,8 +21,7 @@ def enlarged(size: tuple[int, int], least: int) -> tuple[int, int]:
 
     The finest level has a quarter of the frame's size, and larger frames of the same picture show it smaller motion.
     No side becomes more than twice as long, since beyond that nothing more is seen; then both are rounded up to
-    multiples of 16, so that no picture is made smaller by less than one grid of the pyramid. As published, with `least`
-    0, the size stays.
+    multiples of 16, so that no picture becomes smaller. As published, with `least` 0, the size stays.
     """
     if not least:
         return size

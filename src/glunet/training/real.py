@@ -1,7 +1,7 @@
 """Real sets to steer by: `glunet train PHOTOS --out RUN --validate-on hpatches-240=ROOT --validate-on all:6=DEVSET`.
 
-The network alone, without search and polish, which would hide what it learns. The figures of its last level are those
-of `glunet eval --method network`; beside them stand the first metric's of level 4 alone.
+The network alone by the paper's protocol (one pass, no pyramid), without search and polish, which would hide what it
+learns; beside the figures of its last level stand the first metric's of level 4 alone.
 """
 
 import time
