@@ -23,6 +23,7 @@ CARD = {
     "pyramid": True,
     "passes": 2,
     "anchor": True,
+    "ensemble": True,
     "enlarge_to": 256,
     "search": "auto",
     "polish": "auto",

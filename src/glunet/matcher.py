@@ -94,6 +94,7 @@ class Matcher:
             passes=settings.passes if again_known else 1,
             enlarge_to=settings.enlarge_to if again_known else 0,
             anchor=settings.anchor and again_known,
+            ensemble=settings.ensemble and again_known,
             confidence="learned" if settings.confidence == "auto" and head and learned else settings.confidence,
         )
         # Whether the network says how sure it is, where it is asked to.

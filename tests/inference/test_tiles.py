@@ -41,7 +41,7 @@ def test_features_are_those_of_the_whole_image():
     image, image_256 = prepare(smooth(320, 400), (320, 400))
     with torch.inference_mode():
         made = network()
-        whole, tiled = made.encode(image, image_256), tiles.encode(made, image, image_256, 128)
+        whole, tiled = made.encode(image, image_256), tiles.encode(made, 128, image, image_256)
     for name, level in whole._asdict().items():
         torch.testing.assert_close(getattr(tiled, name), level, atol=1e-3, rtol=1e-3, msg=name)
 

@@ -8,7 +8,7 @@ import torch
 
 import glunet
 from glunet.inference import tiles
-from glunet.network.adapter import WIDTH, GlobalAdapter, LocalAdapter
+from glunet.network.adapter import DESCRIBED, GlobalAdapter, LocalAdapter
 from glunet.network.family import adapted, build
 from glunet.network.glunet import Features, GLUNet, GLUNetConfig
 from glunet.training.loop import step_loss
@@ -37,14 +37,14 @@ def test_a_local_adapter_starts_as_the_identity() -> None:
 
 def test_descriptors_have_unit_length() -> None:
     out = GlobalAdapter()(torch.rand(2, 512, 5, 6) * 30, torch.rand(2, 256, 10, 12) * 30)
-    assert out.shape == (2, WIDTH, 5, 6)
+    assert out.shape == (2, DESCRIBED, 5, 6)
     torch.testing.assert_close(out.norm(dim=1), torch.ones(2, 5, 6), atol=1e-3, rtol=0)
 
 
 def test_what_is_read_of_two_images_that_are_shifted() -> None:
     # Distinct descriptors, the source's one to the right: each target position but the last column knows its own.
     torch.manual_seed(0)
-    source = torch.nn.functional.normalize(torch.randn(1, WIDTH, 4, 5), dim=1)
+    source = torch.nn.functional.normalize(torch.randn(1, DESCRIBED, 4, 5), dim=1)
     target = source.roll(-1, dims=3)
     adapter = GlobalAdapter()
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_every_way_to_features_is_the_same(network: GLUNet, size: tuple[int, int
         raw = network.encoder(image, levels=(2, 3))
         low = network.encoder(small, levels=(3, 4))
         adapted = network.adapt(Features(low[4], low[3], raw[3], raw[2]))
-        tiled = tiles.encode(network, image, small, 128)
+        tiled = tiles.encode(network, 128, image, small)
     for ours, others in ((adapted, "adapt"), (tiled, "tiles")):
         for name, a, b in zip(Features._fields, whole, ours, strict=True):
             torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-4, msg=f"{others}: {name}")

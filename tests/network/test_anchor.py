@@ -86,9 +86,9 @@ def test_pairs_of_a_batch_are_decided_each_on_its_own(things: tuple[Tensor, Tens
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_matcher_says_whether_its_network_can(name: str) -> None:
-    """Asked for of any network, it is done or the settings say that it is not."""
-    matcher = Matcher(build(configure(name)), name, anchor=True)
-    assert matcher.settings.anchor == FRAMINGS[name].again
+    """Asked for of any network, it is done or the settings say that it is not; so is an ensemble."""
+    matcher = Matcher(build(configure(name)), name, anchor=True, ensemble=True)
+    assert matcher.settings.anchor == matcher.settings.ensemble == FRAMINGS[name].again
     image = np.zeros((64, 72, 3), np.uint8)
     assert matcher.match(image, image, confidence=False).flow.shape == (64, 72, 2)
 

@@ -1,9 +1,14 @@
 """GLU-Net's parts: shapes, units, initialisation."""
 
+from itertools import product
+from typing import Any
+
 import pytest
 import torch
 
-from glunet.network.glunet import GLUNet, GLUNetConfig
+from glunet.flow.geometry import mirror_flow
+from glunet.network.family import build, configure
+from glunet.network.glunet import Features, GLUNet, GLUNetConfig
 from glunet.network.propagation import propagate
 from untrained import network as untrained_network
 
@@ -93,6 +98,33 @@ def test_a_pass_starts_where_the_one_before_ended_and_spread() -> None:
     torch.testing.assert_close(twice.flow2, again2)
     torch.testing.assert_close(twice.flow1, again1)
     assert (twice.flow1 - flow1).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("name", ["glunet", "semantic-glunet"])
+def test_an_ensemble_says_of_the_mirrored_pair_the_mirrored(name: str) -> None:
+    """Level 4 exactly; level 3 of features that are mirrored themselves. Without an ensemble neither does."""
+    torch.manual_seed(5)
+    adapter = {"adapter": "all"} if name == "glunet" else {}
+    network: Any = build(configure(name, decoder="residual", mapping_decoder="residual", **adapter)).eval()
+    torch.nn.init.normal_(
+        network.decoder3.predict_flow.weight, std=0.05
+    )  # it starts at zero, which would hide its level
+    images = [torch.randn(1, 3, 256, 256) for _ in range(2)]
+
+    def features(mirrored: bool, ensemble: bool) -> list[Features]:
+        seen = [image.flip(-1) if mirrored else image for image in images]
+        return [network.encode(image, image, image.flip(-1) if ensemble else None) for image in seen]
+
+    with torch.inference_mode():
+        flows = {how: network.level4(*features(*how)) for how in product((False, True), repeat=2)}
+        torch.testing.assert_close(flows[True, True], mirror_flow(flows[False, True]), atol=2e-3, rtol=0)
+        assert not torch.allclose(flows[True, False], mirror_flow(flows[False, False]), atol=0.1)
+        for ensemble in (False, True):
+            ours = features(False, ensemble)
+            other = [image._replace(level3=image.level3.flip(-1)) for image in ours]
+            there = network.level3(*ours, flows[False, True])
+            back = mirror_flow(network.level3(*other, mirror_flow(flows[False, True])))
+            assert torch.allclose(there, back, atol=2e-3) == ensemble
 
 
 @pytest.mark.usefixtures("narrow")

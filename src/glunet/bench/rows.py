@@ -95,10 +95,10 @@ def save_published(path: Path) -> None:
 
 def _glunet(speed: Speed, as_shipped: bool = False) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
     """Without `as_shipped` what the plain twin computes: the paper's one pass, without a pyramid."""
-    paper: dict[str, Any] = {} if as_shipped else {"pyramid": False, "passes": 1, "enlarge_to": 0, "anchor": False}
+    paper: dict[str, Any] = {"pyramid": False, "passes": 1, "enlarge_to": 0, "anchor": False, "ensemble": False}
 
     def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
-        matcher = loading.load(weights, device, speed=speed, **paper)
+        matcher = loading.load(weights, device, speed=speed, **({} if as_shipped else paper))
         return Flow(matcher.flow, lambda: matcher.computation.inference)
 
     return build

@@ -63,6 +63,10 @@ AnchorOption = Annotated[
         "Keep the global level's flow where finer ones lead away between two things of one kind",
     ),
 ]
+EnsembleOption = Annotated[
+    bool | None,
+    by_weights("--ensemble/--no-ensemble", "Decode the global levels of the mirrored pair as well; the mean counts"),
+]
 
 
 def match(
@@ -88,6 +92,7 @@ def match(
     pyramid: PyramidOption = None,
     passes: PassesOption = None,
     anchor: AnchorOption = None,
+    ensemble: EnsembleOption = None,
     enlarge_to: options.EnlargeOption = None,
 ) -> None:
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
@@ -108,7 +113,7 @@ def match(
     asked = None if points is None else read_points(points)
     image_size(source, "source"), image_size(target, "target")  # errors come before weights are read
     settings: dict[str, Any] = {"iterative_refinement": iterative_refinement, "pyramid": pyramid, "passes": passes}
-    settings |= {"enlarge_to": enlarge_to, "anchor": anchor}
+    settings |= {"enlarge_to": enlarge_to, "anchor": anchor, "ensemble": ensemble}
     settings |= {"speed": speed, "search": search, "polish": polish, "plane": plane, "stages": stages}
     written = []
     with writing_folder(out) if out is not None else nullcontext() as folder:

@@ -94,6 +94,11 @@ def scale_flow(flow: Tensor, x: float, y: float) -> Tensor:
     return flow * flow.new_tensor((x, y)).view(1, 2, 1, 1)
 
 
+def mirror_flow(flow: Tensor) -> Tensor:
+    """The flow of the pair with both images mirrored from left to right, of the same size."""
+    return scale_flow(flow.flip(-1), -1, 1)
+
+
 def frame_flow_to_source(flow: Tensor, source_size: tuple[int, int]) -> Tensor:
     """From a flow whose frame is the target's size to one in the source's own pixels.
 

@@ -93,8 +93,9 @@ class Computation:
 
     def prepare(self, images: Tensor, frame: Size) -> tuple[Tensor, ...]:
         """B x 3 x H x W in 0..255 -> what the network's `encode` takes."""
-        smooth = self.settings.enlarge_to > 0
-        return frames.prepare(images, frame, self.settings.uint8_truncation, self.framing.lnet, smooth)
+        settings = self.settings
+        smooth, lnet = settings.enlarge_to > 0, self.framing.lnet
+        return frames.prepare(images, frame, settings.uint8_truncation, lnet, smooth, settings.ensemble)
 
     def encode(self, images: Tensor, frame: Size, before: Any = None) -> Any:
         """The features of images, B x 3 x H x W in 0..255, in this frame; of the network's own kind.
@@ -117,8 +118,7 @@ class Computation:
         if tile is not None and tile < max(frame):
             with speed.full_precision(self.device, self.settings.speed):
                 for image in new:
-                    high, low = self.prepare(image.pixels, frame)
-                    image.keep(frame, tiles.encode(network, high, low, tile))
+                    image.keep(frame, tiles.encode(network, tile, *self.prepare(image.pixels, frame)))
         elif len(new) > 1:
             batch = self.encode(torch.cat([image.pixels for image in new]), frame)
             for i, image in enumerate(new):

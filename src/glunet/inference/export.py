@@ -88,9 +88,11 @@ class Graph(nn.Module):
 
     def _encode(self, image: Tensor, frame: Size) -> Features:
         low = self._prepare(image, (LNET_SIZE, LNET_SIZE))
+        mirrored = low.flip(-1) if self.settings.ensemble else None
         if self.frames is not None:
-            return self.network.encode(low if frame == (LNET_SIZE, LNET_SIZE) else self._prepare(image, frame), low)
-        features, (height, width) = self.network.encode(low, low), frame
+            high = low if frame == (LNET_SIZE, LNET_SIZE) else self._prepare(image, frame)
+            return self.network.encode(high, low, mirrored)
+        features, (height, width) = self.network.encode(low, low, mirrored), frame
         sizes = (height // 8, width // 8), (height // 4, width // 4)
 
         # A graph of all sizes encodes the frame only where it is another than the L-Net's. Both branches must say in

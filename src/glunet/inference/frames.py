@@ -68,7 +68,7 @@ class Framing:
     Attributes:
         size: from (height, width) of the target to that of the frame in whose pixels the network's answer is.
         lnet: whether it sees a 256 x 256 copy as well.
-        again: whether it knows extra levels, several passes, a pyramid and the anchor.
+        again: whether it knows extra levels, several passes, a pyramid, the anchor and an ensemble.
     """
 
     size: Callable[[int, int], tuple[int, int]]
@@ -88,7 +88,12 @@ FRAMINGS = {
 
 
 def prepare(
-    images: Tensor, size: tuple[int, int], uint8_truncation: bool = False, lnet: bool = True, smooth: bool = False
+    images: Tensor,
+    size: tuple[int, int],
+    uint8_truncation: bool = False,
+    lnet: bool = True,
+    smooth: bool = False,
+    ensemble: bool = False,
 ) -> tuple[Tensor, ...]:
     """The H-Net's and the L-Net's copy of images: what a network's `encode` takes.
 
@@ -98,17 +103,20 @@ def prepare(
         uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
         lnet: whether the network has an L-Net.
         smooth: a side that becomes longer is interpolated (bicubic); as published its pixels are repeated (SPEC 2).
+        ensemble: the L-Net's copy mirrored, too.
 
     Returns:
-        (B x 3 x height x width, B x 3 x 256 x 256), normalised; the first alone without an L-Net. The two are one
-        tensor where both sizes are 256, which lets the network encode it once.
+        (B x 3 x height x width, B x 3 x 256 x 256), normalised; the first alone without an L-Net, and a third, as the
+        second, with an ensemble. The first two are one tensor where both sizes are 256, which lets the network encode
+        it once.
     """
     high = normalise(_resize(images, size, uint8_truncation, smooth))
     if not lnet:
         return (high,)
-    if size == (LNET_SIZE, LNET_SIZE):
-        return high, high
-    return high, normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation, smooth))
+    low = high
+    if size != (LNET_SIZE, LNET_SIZE):
+        low = normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation, smooth))
+    return (high, low, low.flip(-1)) if ensemble else (high, low)
 
 
 def normalise(images: Tensor) -> Tensor:

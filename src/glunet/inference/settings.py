@@ -30,6 +30,7 @@ class Settings:
             first frame, whose flow starts from level 4's.
         anchor: where two images do not look alike along the finest flow, level 4's stays if its features agree better
             with it (`glunet.network.anchor`): for things of one kind.
+        ensemble: levels 4 and 3 decode the mirrored pair, too, and the mean of both flows counts (`GLUNet.encode`).
         enlarge_to: a target of fewer pixels than a square of this side is matched in a frame of that many, at most
             twice as high and wide (`glunet.inference.frames.enlarged`): small motion is sharper, for as much more time.
             Frames are rounded up, and what becomes larger is interpolated. 0, as published: frames are rounded down.
@@ -58,6 +59,7 @@ class Settings:
     pyramid: bool = False
     passes: int = 1
     anchor: bool = False
+    ensemble: bool = False
     enlarge_to: int = 0
     speed: Speed = "exact"
     search: Search = "none"
@@ -74,7 +76,7 @@ class Settings:
             raise GlunetError(
                 f"enlarge_to={self.enlarge_to!r} came: it is a whole number of pixels, a square's side; 0 for none."
             )
-        for name in ("plane", "anchor"):
+        for name in ("plane", "anchor", "ensemble"):
             if not isinstance(getattr(self, name), bool):
                 raise GlunetError(f"{name}={getattr(self, name)!r} came: it is True or False.")
         if self.speed not in SPEEDS:

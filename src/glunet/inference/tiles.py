@@ -94,10 +94,12 @@ def fitting_side(
     return None
 
 
-def encode(network: GLUNet, image: Tensor, image_256: Tensor, side: int) -> Features:
+def encode(
+    network: GLUNet, side: int, image: Tensor, image_256: Tensor, mirrored_256: Tensor | None = None
+) -> Features:
     """As `network.encode`, a tile at a time."""
     height, width = image.shape[-2:]
-    low = network.encode(image_256, image_256)
+    low = network.encode(image_256, image_256, mirrored_256)
     level2 = image.new_empty(1, low.level2.shape[1], height // 8, width // 8)
     level1 = image.new_empty(1, low.level1.shape[1], height // 4, width // 4)
     margin = ENCODER_MARGIN if network.config.adapter == "none" else ADAPTED_MARGIN

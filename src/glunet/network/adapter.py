@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from glunet.network.correlation import global_correlation, l2_normalise
 from glunet.network.decoder import SLOPE
 
-WIDTH = 256  # channels of the global adapter's descriptors
+DESCRIBED = 256  # channels of the global adapter's descriptors
 
 
 class GlobalAdapter(nn.Module):
@@ -23,12 +23,12 @@ class GlobalAdapter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(1536, WIDTH, 1)
-        self.blocks = nn.ModuleList(_Residual(WIDTH, WIDTH) for _ in range(2))
+        self.reduce = nn.Conv2d(1536, DESCRIBED, 1)
+        self.blocks = nn.ModuleList(_Residual(DESCRIBED, DESCRIBED) for _ in range(2))
         self.log_temperature = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, level4: Tensor, level3: Tensor) -> Tensor:
-        """B x 512 x h x w and B x 256 x 2h x 2w -> B x WIDTH x h x w."""
+        """B x 512 x h x w and B x 256 x 2h x 2w -> B x DESCRIBED x h x w."""
         folded = F.pixel_unshuffle(level3, 2)
         seen = [l2_normalise(level.float()) * level.shape[1] ** 0.5 for level in (level4, folded)]
         x = self.reduce(torch.cat(seen, dim=1).to(self.reduce.weight.dtype))

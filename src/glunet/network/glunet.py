@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glunet.flow.geometry import map_to_flow, resize_area, resize_bilinear, scale_flow
-from glunet.network.adapter import GlobalAdapter, LocalAdapter
+from glunet.flow.geometry import map_to_flow, mirror_flow, resize_area, resize_bilinear, scale_flow
+from glunet.network.adapter import DESCRIBED, GlobalAdapter, LocalAdapter
 from glunet.network.correlation import global_correlation, l2_normalise, local_scores, mutual_matching
 from glunet.network.decoder import (
     DenseFlowDecoder,
@@ -68,7 +68,8 @@ class Features(NamedTuple):
     """What the encoder says of one image, and all that the decoders need of it.
 
     Attributes:
-        level4: B x 512 x 16 x 16 and
+        level4: B x 512 x 16 x 16 (behind them an adapter's descriptors; behind all that, with an ensemble, as much of
+            the mirrored copy, at the same places) and
         level3: B x 256 x 32 x 32, of the 256 x 256 copy;
         level2: B x 256 x h/8 x w/8 and
         level1: B x 128 x h/4 x w/4, of the H-Net image.
@@ -143,6 +144,11 @@ class GLUNet(nn.Module):
         """Whether it says how far off its flow may be (`mixture`)."""
         return self.config.uncertainty
 
+    @property
+    def channels4(self) -> int:
+        """Of level 4's features of one image."""
+        return 512 + (DESCRIBED if self.has_descriptors else 0)
+
     def forward(
         self, target: Tensor, source: Tensor, target_256: Tensor, source_256: Tensor, extra_levels: int = 0
     ) -> Flows:
@@ -155,13 +161,25 @@ class GLUNet(nn.Module):
         """
         return self.decode(self.encode(target, target_256), self.encode(source, source_256), extra_levels)
 
-    def encode(self, image: Tensor, image_256: Tensor) -> Features:
-        """The features of one image of the pair; a frame of 256 x 256, given twice, is encoded once."""
+    def encode(self, image: Tensor, image_256: Tensor, mirrored_256: Tensor | None = None) -> Features:
+        """The features of one image of the pair; a frame of 256 x 256, given twice, is encoded once.
+
+        Args:
+            mirrored_256: the L-Net's copy mirrored from left to right, for an ensemble: levels 4 and 3 then give the
+                mean of the pair's flow and the mirrored pair's, mirrored back (geometric self-ensemble, Lim et al.,
+                CVPRW 2017); level 3 compares the same features in both.
+        """
         if image_256 is image:
-            features = self.encoder(image, levels=(2, 3, 4))
-            return self.adapt(Features(features[4], features[3], features[3], features[2]))
-        low = self.encoder(image_256, levels=(3, 4))
-        return self.adapt(Features(low[4], low[3], *self.encode_high(image)), high=False)
+            every = self.encoder(image, levels=(2, 3, 4))
+            features = self.adapt(Features(every[4], every[3], every[3], every[2]))
+        else:
+            low = self.encoder(image_256, levels=(3, 4))
+            features = self.adapt(Features(low[4], low[3], *self.encode_high(image)), high=False)
+        if mirrored_256 is None:
+            return features
+        low = self.encoder(mirrored_256, levels=(3, 4))
+        mirrored = self.adapt(Features(low[4], low[3], low[3], low[3]), high=False).level4.flip(-1)
+        return features._replace(level4=torch.cat((features.level4, mirrored), dim=1))
 
     def encode_high(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """`level2` and `level1` of the features of an H-Net image."""
@@ -242,7 +260,16 @@ class GLUNet(nn.Module):
 
     def level4(self, target: Features, source: Features) -> Tensor:
         """Global correlation at 16 x 16, decoded to a correspondence map, as flow in 256-frame pixels (SPEC 5.1)."""
-        return global_flow(self.decoder4(self.global_scores(target, source)))
+        if not self._mirrored(target):
+            return global_flow(self.decoder4(self.global_scores(target, source)))
+        own = self.channels4
+        plain = self.level4(*(image._replace(level4=image.level4[:, :own]) for image in (target, source)))
+        other = self.level4(*(image._replace(level4=image.level4[:, own:].flip(-1)) for image in (target, source)))
+        return (plain + mirror_flow(other)) / 2
+
+    def _mirrored(self, image: Features) -> bool:
+        """Whether the features have those of the mirrored copy."""
+        return image.level4.shape[1] > self.channels4
 
     def global_scores(self, target: Features, source: Features) -> Tensor:
         """The global correlation as decoder4 reads it, B x 256 x 16 x 16 (515 with an adapter), float32."""
@@ -260,13 +287,21 @@ class GLUNet(nn.Module):
 
     def descriptor_logits(self, target: Features, source: Features) -> Tensor:
         """How alike an adapter of level 4 finds every position with every other: B x 256 x 16 x 16, float32."""
-        return self.adapter4.logits(target.level4[:, 512:], source.level4[:, 512:])
+        ours, theirs = (image.level4[:, 512 : self.channels4] for image in (target, source))
+        return self.adapter4.logits(ours, theirs)
 
     def level3(self, target: Features, source: Features, flow: Tensor) -> Tensor:
         """Local correlation at 32 x 32 around the upsampled flow4, or a flow3, and refinement (SPEC 5.2)."""
         if flow.shape[-1] == GLOBAL_GRID:
             flow = self.upsample_flow4(flow) if self.config.upsampling == "transposed" else _double(flow)
-        correlation = self.local_scores(target.level3, source.level3, flow, 1 / 8)
+        ours, theirs = target.level3, source.level3
+        plain = self._level3(ours, theirs, flow)
+        if not self._mirrored(target):
+            return plain
+        return (plain + mirror_flow(self._level3(ours.flip(-1), theirs.flip(-1), mirror_flow(flow)))) / 2
+
+    def _level3(self, target: Tensor, source: Tensor, flow: Tensor) -> Tensor:
+        correlation = self.local_scores(target, source, flow, 1 / 8)
         features, residual = self.decoder3(torch.cat((correlation, flow), dim=1))
         return residual + flow + self.refinement3(features)
 

@@ -21,6 +21,11 @@ class SemanticGLUNet(GLUNet):
         super().__init__(config or GLUNetConfig(network="semantic-glunet"))
         self.consensus = NeighbourhoodConsensus()
 
+    @property
+    def channels4(self) -> int:
+        """As `GLUNet.channels4`, the coarser ones counted."""
+        return 1024
+
     def adapt(self, features: Features, high: bool = True) -> Features:
         """With coarser features, enlarged, behind those of levels 4 and 3."""
         level4, level3 = features.level4, features.level3

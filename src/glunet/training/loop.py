@@ -240,7 +240,7 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * schedule(step, self.progress, settings)
         batch, extra = pool.batch(stage.batch, step), int(_chance(settings.seed, step) < stage.extra)
-        passes = 1 + int(stage.passes * _chance(settings.seed, step, 1) ** (2 if settings.uncertainty else 1))
+        passes = 1 + int(stage.passes * _chance(settings.seed, step, 1))
         coarse = self.pools[0].batch(stage.coarse, (1 << 29) + step) if stage.coarse else None
         triplets = self.kinds.triplets(stage.triplets, step) if self.kinds is not None else ()
         if settings.styles and isinstance(batch.target, Features):
@@ -305,6 +305,7 @@ class _Training:
                          "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
             "pyramid": 1 in LEVELS[self.network.config.network], "anchor": self.network.two_frames,
+            "ensemble": self.network.two_frames,
             "passes": min(stage.passes, 2), "enlarge_to": LNET_SIZE,
             "search": "auto", "polish": "auto", "plane": True, "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},

@@ -108,7 +108,7 @@ FINE = (
 
 # glunet train PHOTOS --out RUN --init glunet --recipe uncertainty --minutes 60
 # How far off the flow of weights that exist may be, while it stays.
-_ALL = {"levels": (4, 3, 2, 1), "passes": 2}
+_ALL = {"levels": (4, 3, 2, 1), "passes": 3}
 UNCERTAINTY = (
     Stage("uncertainty", 1.0, batch=10, refresh=0.15, frames=(SQUARE, SQUARE, SQUARE, (384, 512)), **_ALL),  # type: ignore[arg-type]
 )
