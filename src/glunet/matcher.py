@@ -27,7 +27,7 @@ from glunet.inference.passes import Ways, Wish
 from glunet.inference.plane import flattened
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
 from glunet.inference.search import Found, OneWay, Search, TwoWay, check_search
-from glunet.inference.settings import Settings
+from glunet.inference.settings import AGAIN, Settings
 from glunet.inference.speed import own_state, resolved
 from glunet.match import Match, Provenance
 from glunet.network.family import Network
@@ -85,16 +85,12 @@ class Matcher:
                 "confidence='learned' came, but these weights have not learned it: 'roundtrip' is theirs."
             )
         network = network.eval() if device is None else network.to(device).eval()
-        again_known = FRAMINGS[network.config.network].again
+        plain = Settings(iterative_refinement=False)
+        unknown = () if FRAMINGS[network.config.network].again else AGAIN
         self.settings = replace(
             settings,
             speed=resolved(settings.speed, next(network.parameters()).device),
-            iterative_refinement=settings.iterative_refinement and again_known,
-            pyramid=settings.pyramid and again_known,
-            passes=settings.passes if again_known else 1,
-            enlarge_to=settings.enlarge_to if again_known else 0,
-            anchor=settings.anchor and again_known,
-            ensemble=settings.ensemble and again_known,
+            **{name: getattr(plain, name) for name in unknown},
             confidence="learned" if settings.confidence == "auto" and head and learned else settings.confidence,
         )
         # Whether the network says how sure it is, where it is asked to.

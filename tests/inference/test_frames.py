@@ -45,15 +45,6 @@ def test_what_is_enlarged_is_smooth_and_stays_where_it_is():
     torch.testing.assert_close(higher[0, 0, 4:-4, 9] * STD[0] + MEAN[0], expected, atol=2e-3, rtol=0)
 
 
-def test_an_ensemble_gets_the_small_copy_mirrored_too():
-    images = torch.rand(1, 3, 300, 280) * 255
-    for frame in ((304, 288), (256, 256)):
-        high, low = prepare(images, frame)
-        seen = prepare(images, frame, ensemble=True)
-        assert all(torch.equal(*pair) for pair in zip(seen, (high, low, low.flip(-1)), strict=True))
-    assert len(prepare(images, frame, lnet=False, ensemble=True)) == 1
-
-
 @pytest.mark.parametrize(
     ("side", "levels"), [(100, 0), (1087, 0), (1088, 1), (2175, 1), (2176, 2), (4351, 2), (4352, 3)]
 )

@@ -93,21 +93,22 @@ class Computation:
 
     def prepare(self, images: Tensor, frame: Size) -> tuple[Tensor, ...]:
         """B x 3 x H x W in 0..255 -> what the network's `encode` takes."""
-        settings = self.settings
-        smooth, lnet = settings.enlarge_to > 0, self.framing.lnet
-        return frames.prepare(images, frame, settings.uint8_truncation, lnet, smooth, settings.ensemble)
+        smooth = self.settings.enlarge_to > 0
+        seen = frames.prepare(images, frame, self.settings.uint8_truncation, self.framing.lnet, smooth)
+        return (*seen, seen[1].flip(-1)) if self.settings.ensemble else seen
 
-    def encode(self, images: Tensor, frame: Size, before: Any = None) -> Any:
+    def encode(self, images: Tensor, frame: Size, before: Any = None, ensemble: bool = True) -> Any:
         """The features of images, B x 3 x H x W in 0..255, in this frame; of the network's own kind.
 
         Args:
             before: their features in another frame, from which those of the L-Net's copy are taken.
+            ensemble: False leaves out those of the mirrored copy, whatever the settings say.
         """
         network: Any = self.inference
         with speed.full_precision(self.device, self.settings.speed):
             inputs = self.prepare(images, frame)
             if before is None:
-                return network.encode(*inputs)
+                return network.encode(*inputs if ensemble else inputs[:2])
             level2, level1 = network.encode_high(inputs[0])
             return before._replace(level2=level2, level1=level1)
 

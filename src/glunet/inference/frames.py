@@ -88,12 +88,7 @@ FRAMINGS = {
 
 
 def prepare(
-    images: Tensor,
-    size: tuple[int, int],
-    uint8_truncation: bool = False,
-    lnet: bool = True,
-    smooth: bool = False,
-    ensemble: bool = False,
+    images: Tensor, size: tuple[int, int], uint8_truncation: bool = False, lnet: bool = True, smooth: bool = False
 ) -> tuple[Tensor, ...]:
     """The H-Net's and the L-Net's copy of images: what a network's `encode` takes.
 
@@ -103,20 +98,17 @@ def prepare(
         uint8_truncation: cut resized grey levels to whole numbers, as the first public implementation does.
         lnet: whether the network has an L-Net.
         smooth: a side that becomes longer is interpolated (bicubic); as published its pixels are repeated (SPEC 2).
-        ensemble: the L-Net's copy mirrored, too.
 
     Returns:
-        (B x 3 x height x width, B x 3 x 256 x 256), normalised; the first alone without an L-Net, and a third, as the
-        second, with an ensemble. The first two are one tensor where both sizes are 256, which lets the network encode
-        it once.
+        (B x 3 x height x width, B x 3 x 256 x 256), normalised; the first alone without an L-Net. The two are one
+        tensor where both sizes are 256, which lets the network encode it once.
     """
     high = normalise(_resize(images, size, uint8_truncation, smooth))
     if not lnet:
         return (high,)
-    low = high
-    if size != (LNET_SIZE, LNET_SIZE):
-        low = normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation, smooth))
-    return (high, low, low.flip(-1)) if ensemble else (high, low)
+    if size == (LNET_SIZE, LNET_SIZE):
+        return high, high
+    return high, normalise(_resize(images, (LNET_SIZE, LNET_SIZE), uint8_truncation, smooth))
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -166,10 +166,13 @@ def global_scores(
     copies = [warped(source, guess.matrix @ frame, _LNET) for guess in guesses]
     at_once = 1 if computation.device.type == "cpu" else _AT_ONCE
     encoded = [
-        computation.encode(torch.cat([copy.pixels for copy in copies[i : i + at_once]]), _LNET)
+        computation.encode(torch.cat([copy.pixels for copy in copies[i : i + at_once]]), _LNET, ensemble=False)
         for i in range(0, len(copies), at_once)
     ]
     known, plain = (_global_features(computation, image) for image in (target, source))
+    if encoded:  # an ensemble would double the time, most of which goes into encoding them
+        own = encoded[0].level4.shape[1]
+        known, plain = (image._replace(level4=image.level4[:, :own]) for image in (known, plain))
     ours = known._replace(**{name: getattr(known, name).expand(1 + len(copies), -1, -1, -1) for name in _GLOBAL})
     theirs = plain._replace(**{name: torch.cat([getattr(f, name) for f in (plain, *encoded)]) for name in _GLOBAL})
     network: Any = computation.inference

@@ -11,6 +11,9 @@ from glunet.inference.search import Search, check_search
 from glunet.inference.speed import SPEEDS, Speed
 from glunet.inference.stages import Stages, check_stages
 
+# What networks without a pyramid of passes do not know (`glunet.inference.frames.Framing.again`).
+AGAIN = ("iterative_refinement", "pyramid", "passes", "enlarge_to", "anchor", "ensemble")
+
 
 @dataclass(frozen=True)
 class Settings:
