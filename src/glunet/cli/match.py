@@ -65,7 +65,7 @@ AnchorOption = Annotated[
 ]
 EnsembleOption = Annotated[
     bool | None,
-    by_weights("--ensemble/--no-ensemble", "Decode the global levels of the mirrored pair as well; the mean counts"),
+    by_weights("--ensemble/--no-ensemble", "Match the 256 px copies mirrored as well; the mean of both flows counts"),
 ]
 
 
