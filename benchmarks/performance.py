@@ -18,8 +18,8 @@ another kind give other seconds; the ratios hold better. Measure your own: `glun
 
 - Seconds are of one flow, from uint8 images in memory to a flow in memory, in one direction and without confidence;
   "default settings" with the passes and the pyramid that the weights were made for (docs/matches.md), the other rows of
-  GLU-Net with one pass and none, as in the paper; "match()" is `matcher.match`: default settings, both directions,
-  with confidence. The median of the rounds, in brackets the
+  GLU-Net with one pass and none, as in the paper; "match()" is `glunet.load().match`: default speed, with search,
+  polish and confidence. The median of the rounds, in brackets the
   fastest and the slowest. All rows of a table run in turns in one process, so that a neighbour who slows the machine
   slows them all; ratios are taken round by round.
 - The **plain twin** ([twin.py](../src/glunet/bench/twin.py)) computes the same flow from the same weights the way the

@@ -172,7 +172,7 @@ ROWS: dict[str, Row] = {
     "fast": Row("glunet, fast", _glunet("fast"), batches=True),
     "shipped-exact": Row("glunet, exact, default settings", _glunet("exact", as_shipped=True), batches=True),
     "shipped-fast": Row("glunet, fast, default settings", _glunet("fast", as_shipped=True), batches=True),
-    "match": Row("glunet, exact, match()", _match),
+    "match": Row("glunet, match()", _match),
     "twin": Row("plain twin", _twin, batches=True),
     "published-exact": Row("published, exact", _glunet("exact"), published=True),
     "published-fast": Row("published, fast", _glunet("fast"), published=True),
