@@ -282,7 +282,8 @@ class GLUNet(nn.Module):
             if not self.has_descriptors:
                 return scores
             # Descriptors learn by their likelihood alone (`glunet.training.loss.descriptor_loss`).
-            read = self.adapter4.reading(ours[:, 512:].detach(), theirs[:, 512:].detach())
+            described = slice(512, self.channels4)
+            read = self.adapter4.reading(ours[:, described].detach(), theirs[:, described].detach())
             return torch.cat((scores, read), dim=1)
 
     def descriptor_logits(self, target: Features, source: Features) -> Tensor:
