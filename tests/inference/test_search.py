@@ -228,13 +228,26 @@ def test_what_smaller_copies_find_is_passed_once_at_full_size(holds):
         np.testing.assert_array_equal(best.flow, first.flow)
 
 
-@pytest.mark.parametrize(("upright", "tried"), [(0.5, True), (0.9, False)])
-def test_a_coarse_hypothesis_is_tried_where_it_scores_nearly_as_well_as_the_images_as_they_lie(upright, tried):
+@pytest.mark.parametrize(("upright", "best", "tried"), [(0.4, 0.32, True), (0.4, 0.28, False)])
+def test_a_coarse_hypothesis_is_tried_where_it_scores_nearly_as_well_as_the_images_as_they_lie(upright, best, tried):
     def scores(guesses) -> list[float]:
-        return [upright, *quarter_scores(guesses)[1:]]
+        return [upright, *(min(best, score) for score in quarter_scores(guesses)[1:])]
 
     _, _, asked = searched(noise_way(), [two_way(0, 0), two_way(0, 0)], scores)
     assert bool(asked) is tried
+
+
+@pytest.mark.parametrize("how", ["auto", "full"])
+def test_where_the_global_level_is_sure_of_the_images_as_they_lie_no_other_layout_is_asked_for(how):
+    asked_for = []
+
+    def scores(guesses) -> list[float]:
+        asked_for.extend(guesses)
+        return [0.5, *quarter_scores(guesses)[1:]]
+
+    _, found, asked = searched(noise_way(), [two_way(0, 0)] * 4, scores, rough_points(similarity(25, 0.8, SIZE, SIZE)), how=how)
+    assert bool(asked) is bool(asked_for) is (how == "full")
+    assert bool(found.hypothesis) is (how == "full")
 
 
 def rough_points(true: np.ndarray, right: int = 60, wrong: int = 140) -> tuple[np.ndarray, np.ndarray]:
@@ -261,13 +274,13 @@ def test_a_lost_pair_is_matched_through_the_encoders_features_before_the_coarse_
     asked_for = []
 
     def scores(guesses) -> list[float]:
-        asked_for.append([guess.origin for guess in guesses])
+        asked_for.extend(sorted({guess.origin for guess in guesses}))
         off = [worst(guess.matrix, true, SIZE) if "features" in guess.origin else np.inf for guess in guesses]
         return [0.02, *(0.5 if i == np.argmin(off) else 0.02 for i in range(len(guesses)))]
 
     best, found, _ = searched(noise_way(), [two_way(0, 0)] * 4, scores, rough_points(true))
     assert found.hypothesis.startswith("the encoder's features")
-    assert len(asked_for) == 1
+    assert asked_for == ["the encoder's features"]
     inner = (slice(20, -20), slice(40, -40))
     assert np.abs(best.flow - search.homography_flow(true, SIZE))[inner].max() < 4
 
