@@ -20,6 +20,7 @@ from glunet.geometry.points import Correspondences, check_points, spread
 from glunet.images import drawing
 from glunet.images.reading import load_image
 from glunet.inference.confidence import (
+    SURE_AGREEMENT,
     SURE_POINTS,
     Calibration,
     Kind,
@@ -204,8 +205,8 @@ class Match:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether the two images show the same thing at all: by the mean confidence over what both masks allow, or by
-        many keypoints on one plane.
+        """Whether the two images show the same thing at all: by the mean confidence over what both masks allow, by many
+        keypoints on one plane, or by how much of what both show comes back.
 
         The network itself answers always. Where the way back is there, the confidence that counts is the round trip's:
         of pairs that show something else it is the better witness.
@@ -218,8 +219,11 @@ class Match:
         score = float(confidence[counted].mean()) if counted.any() else 0.0
         if self.confidence_kind != "calibrated" or calibration is None:
             return Verdict(None, score, None)
-        points, threshold = self.found.points if self.found is not None else 0, calibration.threshold
-        return Verdict(score >= threshold or points >= SURE_POINTS, score, threshold, points)
+        threshold, points, agreement = calibration.threshold, 0, 0.0
+        if self.found is not None:
+            points, agreement = self.found.points, self.found.after if self.found.way_back else 0.0
+        same = score >= threshold or points >= SURE_POINTS or agreement >= SURE_AGREEMENT
+        return Verdict(same, score, threshold, points, agreement)
 
     @cached_property
     def _counted(self) -> np.ndarray:

@@ -96,6 +96,11 @@ def test_a_match_uses_its_calibration():
         )
         assert small.verdict.same is same
         assert ("keypoints on one plane" in str(small.verdict)) is same
+    for agreement, way_back, same in ((0.59, True, False), (0.6, True, True), (0.9, False, False)):  # a little of both
+        found = Found("", 0.0, agreement, way_back=way_back)
+        small = Match(flow, (60, 80), Provenance("test"), lost.backward, TABLE, found=found)
+        assert small.verdict.same is same
+        assert ("of what both show comes back" in str(small.verdict)) is same
     bare = Match(flow, (60, 80), Provenance("test"), np.zeros_like(flow))
     assert bare.confidence_kind == "consistency"
     assert bare.verdict.same is None

@@ -16,6 +16,8 @@ from glunet.flow import geometry
 
 # Of 450 pairs of different photographs one had a homography of 12 keypoints or more, of 37 (docs/matches.md).
 SURE_POINTS = 50
+# Of 200 pairs of different photographs none comes back to more than XXX of what both show (docs/matches.md).
+SURE_AGREEMENT = 0.6
 
 ORDERED = 5e-4  # by how much a calibrated confidence falls over its table at least
 
@@ -119,19 +121,23 @@ class Verdict:
         threshold: of the score; None without a calibration.
         points: keypoints that agree on one homography which the match follows, where a search asked them
             (`glunet.inference.search`): `SURE_POINTS` are enough, however small a part of the target they lie in.
+        agreement: the share of what both images see that comes back, 0..1, where a search asked for the way back
+            (`glunet.inference.search.agreement`): `SURE_AGREEMENT` is enough, however little both see.
     """
 
     same: bool | None
     score: float
     threshold: float | None
     points: int = 0
+    agreement: float = 0.0
 
     def __str__(self) -> str:
         if self.same is None:
             return f"no verdict: these weights have no calibration (mean confidence {self.score:.2f})"
         what = "the two images show the same thing" if self.same else "these two do not show the same thing"
         points = f"; {self.points} keypoints on one plane" if self.points >= SURE_POINTS else ""
-        return f"{what} (mean confidence {self.score:.2f}, threshold {self.threshold:.2f}{points})"
+        back = f"; {self.agreement:.0%} of what both show comes back" if self.agreement >= SURE_AGREEMENT else ""
+        return f"{what} (mean confidence {self.score:.2f}, threshold {self.threshold:.2f}{points}{back})"
 
 
 def _log(values: Any) -> np.ndarray:

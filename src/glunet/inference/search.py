@@ -37,10 +37,9 @@ AGREES = 0.6  # agreement from which on a pair counts as found
 AGREES_WELL, HITS = 0.9, 0.7
 # Without a way back a pair counts as found if the network is sure (to `LIKELY`) of so much of what is in view.
 SURE_OF, LIKELY = 0.8, 0.5
-LOST = 0.4  # agreement below which the coarse grid is asked, too
+LOST = 0.4  # agreement below which the encoder's features and the coarse grid are asked, too
 # A pass is accepted if the agreement rises by this much, and by this share of what it was.
 RISE, SHARE = 0.03, 0.15
-HOPELESS = 0.01  # agreement below which a match's own homography is chance
 CERTAIN = 0.1  # agreement that a pair must have at least after a pass: less is chance
 # By how much more alike, in local correlation, the images must look with a hypothesis' flow, and how alike.
 MARGIN, LEAST = 0.02, 0.4
@@ -48,7 +47,6 @@ FEWEST_ALIKE = 0.2  # share of what is in view of a homography that must look al
 PLANE = 0.6  # share of what has texture that must look more alike with one homography for the scene to be its plane
 EQUAL = 0.05  # how much less alike a plane's flow may look where there is nothing to tell by
 FEWEST_IN_VIEW = 0.2  # share of an image below which what is in view of it is not enough to go by
-MOST_PASSES = 2  # through the own homography of what the last pass found
 AS_GOOD = 0.75  # share of the coarse score of the images as they lie that a hypothesis must reach to be tried
 LEAST_SCORE = 0.08  # and what it must be: each try is a pass, and with 0.03 no development pair comes out otherwise
 # Images that score so well as they lie are of two things of one kind where the finer levels disagree: TSS's reach 0.51
@@ -200,12 +198,11 @@ class Searcher:
         if self._goes_on(AGREES):
             for guess in sorted(self.guesses, key=lambda guess: -guess.inliers)[: None if self.how == "full" else 1]:
                 self._pass(guess)
-        if self._goes_on(AGREES) and not self._lies_as_it_is():
-            located = self._scored(lambda coarse: hypotheses.from_features(coarse.points(), self.views))
+        if self.coarse is not None and self._goes_on(LOST) and not self._lies_as_it_is():
+            located = self._scored(hypotheses.from_features(self.coarse.points(), self.views))
             if not located or self.how == "full":
-                self._pass_through_itself()
                 sizes = self.views.target.shape, self.views.source.shape
-                self._scored(lambda _: hypotheses.coarse(*sizes, every=self.how == "full"))
+                self._scored(hypotheses.coarse(*sizes, every=self.how == "full"))
         if self.through is not None and self.trial is not self.again:
             self._at_full_size(*start)
         flow, found = self._result(self.best, before, self.agreement)
@@ -263,16 +260,12 @@ class Searcher:
     def _passed(self, ways: TwoWay, matrix: np.ndarray) -> TwoWay:
         return better_parts(ways, self.trial(matrix), matrix, self.views)
 
-    def _own_homography(self, ways: TwoWay) -> np.ndarray | None:
-        """The homography of a match, if it is one at all."""
-        return own_homography(ways, self.views) if agreement(ways, self.views) >= HOPELESS else None
-
     def _at_full_size(self, best: TwoWay, agreed: float, origins: list[str]) -> None:
         """What smaller copies have found, by a pass of the images as they are through its own homography.
 
         Where that is not accepted, all is as it was before.
         """
-        found, matrix = self.origins, self._own_homography(self.best)
+        found, matrix = self.origins, own_homography(self.best, self.views)
         matrix = self.through if matrix is None else matrix
         assert matrix is not None
         self.best, self.agreement, self.origins, self.trial = best, agreed, origins, self.again
@@ -290,27 +283,9 @@ class Searcher:
         self.origins.append(origin)
         return True
 
-    def _pass_through_itself(self) -> None:
-        """Matches again through the homography of the best match there is, as long as that helps.
-
-        What agrees clearly better than before, but not yet enough to be sure of, gets its second pass as well.
-        """
-        offered, agreed = self.best, self.agreement
-        for _ in range(MOST_PASSES):
-            matrix = self._own_homography(offered) if self._goes_on(AGREES) else None
-            if matrix is None:
-                return
-            offered = self._passed(offered, matrix)
-            if self._accept(offered, matrix, "the match's own homography"):
-                agreed = self.agreement
-            elif agreed >= CERTAIN or agreement(offered, self.views) < agreed + RISE:
-                return
-
-    def _scored(self, made: Callable[[Coarse], Sequence[Hypothesis]]) -> bool:
-        """Matches a lost pair through the hypothesis that scores best; whether that was accepted."""
-        if self.coarse is None or not self._goes_on(LOST):
-            return False
-        guesses = made(self.coarse)
+    def _scored(self, guesses: Sequence[Hypothesis]) -> bool:
+        """Matches through the hypothesis that scores best; whether that was accepted."""
+        assert self.coarse is not None
         plain, *scored = self.coarse.scores(guesses)
         best_first = sorted(range(len(scored)), key=lambda i: -scored[i])
         if self.how != "full":
