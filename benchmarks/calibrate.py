@@ -43,12 +43,14 @@ REAL = ("hpatches-240", "middlebury", "kitti2012", "flyingchairs")
 
 
 class Seen(NamedTuple):
-    """Pixels of one pair: `Match._miss` in tolerances, in view or not, right or not; N each. And the pair's median."""
+    """Pixels of one pair: `Match._miss` in tolerances, in view or not, right or not; N each. And of the pair: its
+    median, and the share of what both images show that comes back, where a search asked."""
 
     trip: np.ndarray
     in_view: np.ndarray
     right: np.ndarray
     median: float
+    agreement: float = 0.0
 
 
 def look(match: Match, flow: np.ndarray, visible: np.ndarray, known: np.ndarray | None = None) -> Seen:
@@ -65,7 +67,7 @@ def look(match: Match, flow: np.ndarray, visible: np.ndarray, known: np.ndarray 
     places = np.flatnonzero(known) if known is not None else np.arange(right.size)
     chosen = np.random.default_rng(0).choice(places, min(PIXELS, len(places)), replace=False)
     median = pair_median(trip, match.in_view)
-    return Seen(trip.flat[chosen], match.in_view.flat[chosen], right.flat[chosen], median)
+    return Seen(trip.flat[chosen], match.in_view.flat[chosen], right.flat[chosen], median, match.verdict.agreement)
 
 
 def synthetic(matcher: Matcher, photographs: Photographs, count: int, seed: int) -> Iterator[Seen]:
@@ -243,6 +245,7 @@ def main() -> None:
     results["verdict"] = {
         "different_pairs": len(strangers),
         "false_alarms": float((scores(strangers) > threshold).mean()),
+        "largest_agreement": max(one.agreement for one in strangers),
         "threshold": threshold,
         "detected_synthetic": float((scores(held_out) >= threshold).mean()),
     }

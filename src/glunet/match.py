@@ -217,13 +217,13 @@ class Match:
             calibration = self.calibration
             confidence = np.where(self.confidence > 0, self._right(calibration, self.round_trip), 0)
         score = float(confidence[counted].mean()) if counted.any() else 0.0
-        if self.confidence_kind != "calibrated" or calibration is None:
-            return Verdict(None, score, None)
-        threshold, points, agreement = calibration.threshold, 0, 0.0
+        points, agreement = 0, 0.0
         if self.found is not None:
             points, agreement = self.found.points, self.found.after if self.found.way_back else 0.0
-        same = score >= threshold or points >= SURE_POINTS or agreement >= SURE_AGREEMENT
-        return Verdict(same, score, threshold, points, agreement)
+        if self.confidence_kind != "calibrated" or calibration is None:
+            return Verdict(None, score, None, points, agreement)
+        same = score >= calibration.threshold or points >= SURE_POINTS or agreement >= SURE_AGREEMENT
+        return Verdict(same, score, calibration.threshold, points, agreement)
 
     @cached_property
     def _counted(self) -> np.ndarray:

@@ -245,7 +245,8 @@ def test_where_the_global_level_is_sure_of_the_images_as_they_lie_no_other_layou
         asked_for.extend(guesses)
         return [0.5, *quarter_scores(guesses)[1:]]
 
-    _, found, asked = searched(noise_way(), [two_way(0, 0)] * 4, scores, rough_points(similarity(25, 0.8, SIZE, SIZE)), how=how)
+    points = rough_points(similarity(25, 0.8, SIZE, SIZE))
+    _, found, asked = searched(noise_way(), [two_way(0, 0)] * 4, scores, points, how=how)
     assert bool(asked) is bool(asked_for) is (how == "full")
     assert bool(found.hypothesis) is (how == "full")
 
