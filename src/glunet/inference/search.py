@@ -228,8 +228,13 @@ class Searcher:
         return flow, Found(origins, before, after, max(follows, default=0), back)
 
     def _goes_on(self, enough: float) -> bool:
-        """Whether to look further: everything is wanted, or the match agrees badly and no hypothesis is sure."""
-        return self.how == "full" or (self.agreement < enough and not any(map(self._sure, self.guesses)))
+        """Whether to look further: everything is wanted, or the match agrees badly.
+
+        What is lost in spite of a sure hypothesis looks different to the network (heat and light, say), which has
+        nothing to add. Where a part agrees, a pass through the hypothesis finds the rest.
+        """
+        hopeless = self.agreement < LOST and any(map(self._sure, self.guesses))
+        return self.how == "full" or (self.agreement < enough and not hopeless)
 
     def _sure(self, guess: Hypothesis) -> bool:
         """Whether so many points stand for a hypothesis that it is no chance, and the match follows it."""
