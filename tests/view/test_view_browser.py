@@ -71,10 +71,15 @@ def opened(page):
 
 
 def hover(page, x: int, y: int) -> dict[str, str]:
-    """Points at the middle of a target pixel, and reads."""
-    box = page.locator("#target").bounding_box()
-    page.mouse.move(box["x"] + (x + 0.5) * box["width"] / SIZE[1], box["y"] + (y + 0.5) * box["height"] / SIZE[0])
-    return read(page)
+    """Points at the middle of a target pixel, and reads; again if the page moved under the pointer meanwhile."""
+    target = page.locator("#target")
+    for _ in range(20):
+        box = target.bounding_box()
+        page.mouse.move(box["x"] + (x + 0.5) * box["width"] / SIZE[1], box["y"] + (y + 0.5) * box["height"] / SIZE[0])
+        told = read(page)
+        if target.bounding_box() == box:
+            return told
+    raise AssertionError(f"the page does not come to rest: {box}")
 
 
 def read(page) -> dict[str, str]:
