@@ -24,6 +24,7 @@ CARD = {
     "passes": 2,
     "anchor": True,
     "ensemble": True,
+    "looks": 2,
     "enlarge_to": 256,
     "search": "auto",
     "polish": "auto",

@@ -409,6 +409,7 @@ class Matcher:
     ) -> list[Ways]:
         """The network's answer for each pair: the way back and the mixture where they are asked for."""
         source_size, target_size = sources[0].size, targets[0].size
+        computation = self.computation if frame is None else self.computation.looking_once()
         frame = frame or self.frame(target_size)
         backward: Tensor | None = None
         with out_of_memory_told(self.device, source_size, target_size, len(targets), frame):
@@ -427,11 +428,11 @@ class Matcher:
                 return [together([here, there]), together([there, here])]
 
             if both and not mixture and frame[0] * frame[1] <= _LARGE and tile is None:
-                flow, backward = self.computation.flow_both(there_and_back, target_size, source_size, frame)
+                flow, backward = computation.flow_both(there_and_back, target_size, source_size, frame)
             else:
-                flow = self.computation.flow(pair, target_size, source_size, frame, tile, mixture)
+                flow = computation.flow(pair, target_size, source_size, frame, tile, mixture)
                 if both:
-                    backward = self.computation.flow(lambda at: pair(at)[::-1], source_size, target_size, frame, tile)
+                    backward = computation.flow(lambda at: pair(at)[::-1], source_size, target_size, frame, tile)
             mixtures = flow[:, 2:]
             flow = flow[:, :2]
             if flipped is not None:

@@ -95,7 +95,14 @@ def save_published(path: Path) -> None:
 
 def _glunet(speed: Speed, as_shipped: bool = False) -> Callable[[Path | str, torch.device], Callable[[Pair], Any]]:
     """Without `as_shipped` what the plain twin computes: the paper's one pass, without a pyramid."""
-    paper: dict[str, Any] = {"pyramid": False, "passes": 1, "enlarge_to": 0, "anchor": False, "ensemble": False}
+    paper: dict[str, Any] = {
+        "pyramid": False,
+        "passes": 1,
+        "enlarge_to": 0,
+        "anchor": False,
+        "ensemble": False,
+        "looks": 1,
+    }
 
     def build(weights: Path | str, device: torch.device) -> Callable[[Pair], Any]:
         matcher = loading.load(weights, device, speed=speed, **({} if as_shipped else paper))

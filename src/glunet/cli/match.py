@@ -67,6 +67,10 @@ EnsembleOption = Annotated[
     bool | None,
     by_weights("--ensemble/--no-ensemble", "Match the 256 px copies mirrored as well; the mean of both flows counts"),
 ]
+LooksOption = Annotated[
+    int | None,
+    by_weights("--looks", "Looks of the global level, each at the source as the last one warps it", metavar="N"),
+]
 
 
 def match(
@@ -93,6 +97,7 @@ def match(
     passes: PassesOption = None,
     anchor: AnchorOption = None,
     ensemble: EnsembleOption = None,
+    looks: LooksOption = None,
     enlarge_to: options.EnlargeOption = None,
 ) -> None:
     """Find every pixel of TARGET in SOURCE; write flow, warped source, pictures and numbers to DIR.
@@ -113,7 +118,7 @@ def match(
     asked = None if points is None else read_points(points)
     image_size(source, "source"), image_size(target, "target")  # errors come before weights are read
     settings: dict[str, Any] = {"iterative_refinement": iterative_refinement, "pyramid": pyramid, "passes": passes}
-    settings |= {"enlarge_to": enlarge_to, "anchor": anchor, "ensemble": ensemble}
+    settings |= {"enlarge_to": enlarge_to, "anchor": anchor, "ensemble": ensemble, "looks": looks}
     settings |= {"speed": speed, "search": search, "polish": polish, "plane": plane, "stages": stages}
     written = []
     with writing_folder(out) if out is not None else nullcontext() as folder:

@@ -1,7 +1,8 @@
 """The network alone as an ONNX graph: two images in, the flow and the way back out (`glunet export`).
 
 What works on whole images with a library of its own is not in a graph: search, polish and tiles, and with them the
-calibrated confidence; the round trip of the two flows is there to be had.
+calibrated confidence; nor is a second look of the global level, which hangs on what the first one says. The round
+trip of the two flows is there to be had.
 """
 
 import json
@@ -82,7 +83,7 @@ class Graph(nn.Module):
         """The features of target and source, and the other way round, as one batch of two pairs."""
         ours, theirs = (self._encode(image, frame) for image in (target, source))
         return tuple(
-            Features(*(torch.cat(levels) for levels in zip(*both, strict=True)))
+            Features(*(torch.cat(levels) for levels in zip(*(image[:4] for image in both), strict=True)))
             for both in ((ours, theirs), (theirs, ours))
         )  # type: ignore[return-value]
 
@@ -155,7 +156,7 @@ def export(
         onnx, runtime = import_module("onnx"), import_module("onnxruntime")
         import_module("onnxscript")
     # Of all sizes there is one frame each, the image as it is.
-    settings = settings if size else replace(settings, enlarge_to=0, pyramid=False)
+    settings = replace(settings, looks=1) if size else replace(settings, enlarge_to=0, pyramid=False, looks=1)
     graph = Graph(network.eval(), settings, size).eval()
     example = _example(size or (280, 400), size or (300, 340))
     any_size = {"source": _sides("source", LARGEST_SOURCE), "target": _sides("target", LARGEST)}

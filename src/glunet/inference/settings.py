@@ -12,7 +12,7 @@ from glunet.inference.speed import SPEEDS, Speed
 from glunet.inference.stages import Stages, check_stages
 
 # What networks without a pyramid of passes do not know (`glunet.inference.frames.Framing.again`).
-AGAIN = ("iterative_refinement", "pyramid", "passes", "enlarge_to", "anchor", "ensemble")
+AGAIN = ("iterative_refinement", "pyramid", "passes", "enlarge_to", "anchor", "ensemble", "looks")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Settings:
         anchor: where two images do not look alike along the finest flow, level 4's stays if its features agree better
             with it (`glunet.network.anchor`): for things of one kind.
         ensemble: levels 4 and 3 decode the mirrored pair, too, and the mean of both flows counts (`GLUNet.encode`).
+        looks: at most so often the global level looks at a pair, the next time at the source as the last flow warps it;
+            the look from which most comes back counts (`glunet.network.second_look`). 1, as published: once.
         enlarge_to: a target of fewer pixels than a square of this side is matched in a frame of that many, at most
             twice as high and wide (`glunet.inference.frames.enlarged`): small motion is sharper, for as much more time.
             Frames are rounded up, and what becomes larger is interpolated. 0, as published: frames are rounded down.
@@ -63,6 +65,7 @@ class Settings:
     passes: int = 1
     anchor: bool = False
     ensemble: bool = False
+    looks: int = 1
     enlarge_to: int = 0
     speed: Speed = "exact"
     search: Search = "none"
@@ -72,9 +75,11 @@ class Settings:
     stages: Stages = "D"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.passes, int) or isinstance(self.passes, bool) or self.passes < 1:
-            asked = f"{self.passes!r} passes were asked for"
-            raise GlunetError(f"{asked}: ask for a whole number, 1 (as in the paper) or more.")
+        for name in ("passes", "looks"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                asked = f"{count!r} {name} were asked for"
+                raise GlunetError(f"{asked}: ask for a whole number, 1 (as in the paper) or more.")
         if not isinstance(self.enlarge_to, int) or isinstance(self.enlarge_to, bool) or self.enlarge_to < 0:
             raise GlunetError(
                 f"enlarge_to={self.enlarge_to!r} came: it is a whole number of pixels, a square's side; 0 for none."

@@ -107,14 +107,20 @@ def encode(
         part = network.encode_high(_part(image, place.all()))
         for level, features, stride in ((level2, part[0], 8), (level1, part[1], 4)):
             _part(level, _divided(place.kept(), stride)).copy_(_part(features, _divided(place.inner(), stride)))
-    return Features(low.level4, low.level3, level2, level1)
+    return low._replace(level2=level2, level1=level1)
 
 
 def decode(
-    network: GLUNet, target: Features, source: Features, extra_levels: int, side: int, passes: int = 1
+    network: GLUNet,
+    target: Features,
+    source: Features,
+    extra_levels: int,
+    side: int,
+    passes: int = 1,
+    known: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """As `network.decode`, levels 2 and 1 a tile at a time: flow1, 1 x 2 x h/4 x w/4."""
-    flow3 = network.coarse(target, source, passes=passes)[1]
+    flow3 = (known or network.coarse(target, source, passes=passes))[1]
     extra = network.between(target, source, flow3, extra_levels)
     start = extra[-1] if extra else network.to_hnet_frame(flow3, target)
     return fine(network, target, source, start, side, passes)

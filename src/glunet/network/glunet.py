@@ -72,13 +72,16 @@ class Features(NamedTuple):
             the mirrored copy, at the same places) and
         level3: B x 256 x 32 x 32, of the 256 x 256 copy;
         level2: B x 256 x h/8 x w/8 and
-        level1: B x 128 x h/4 x w/4, of the H-Net image.
+        level1: B x 128 x h/4 x w/4, of the H-Net image;
+        image: B x 3 x 256 x 256, the copy itself, for a second look (`glunet.network.second_look`); None where nobody
+            takes one.
     """
 
     level4: Tensor
     level3: Tensor
     level2: Tensor
     level1: Tensor
+    image: Tensor | None = None
 
 
 class Flows(NamedTuple):
@@ -169,16 +172,21 @@ class GLUNet(nn.Module):
                 mean of the pair's flow and the mirrored pair's, mirrored back (geometric self-ensemble, Lim et al.,
                 CVPRW 2017); level 3 compares the same features in both.
         """
-        if image_256 is image:
-            every = self.encoder(image, levels=(2, 3, 4))
-            features = self.adapt(Features(every[4], every[3], every[3], every[2]))
-        else:
-            low = self.encoder(image_256, levels=(3, 4))
-            features = self.adapt(Features(low[4], low[3], *self.encode_high(image)), high=False)
-        if mirrored_256 is None:
-            return features
-        low = self.encoder(mirrored_256, levels=(3, 4))
-        mirrored = self.adapt(Features(low[4], low[3], low[3], low[3]), high=False).level4.flip(-1)
+        if image_256 is not image:
+            level2, level1 = self.encode_high(image)
+            return self.encode_low(image_256, mirrored_256)._replace(level2=level2, level1=level1)
+        every = self.encoder(image, levels=(2, 3, 4))
+        features = self.adapt(Features(every[4], every[3], every[3], every[2], image))
+        return features if mirrored_256 is None else self._with_mirrored(features, mirrored_256)
+
+    def encode_low(self, image_256: Tensor, mirrored_256: Tensor | None = None) -> Features:
+        """As `encode`, levels 4 and 3 alone; the others are those of level 3, and stand for none."""
+        low = self.encoder(image_256, levels=(3, 4))
+        features = self.adapt(Features(low[4], low[3], low[3], low[3], image_256), high=False)
+        return features if mirrored_256 is None else self._with_mirrored(features, mirrored_256)
+
+    def _with_mirrored(self, features: Features, mirrored_256: Tensor) -> Features:
+        mirrored = self.encode_low(mirrored_256).level4.flip(-1)
         return features._replace(level4=torch.cat((features.level4, mirrored), dim=1))
 
     def encode_high(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,11 +204,11 @@ class GLUNet(nn.Module):
         """
         if self.config.adapter == "none":
             return features
-        level4, level3, level2, level1 = features
+        level4, level3, level2, level1, image = features
         if self.has_descriptors:
             level4 = torch.cat((level4, self.adapter4(level4, level3).to(level4.dtype)), dim=1)
         fine = self.adapt_high(level2, level1) if high else (level2, level1)
-        return Features(level4, self.adapter3(level3), *fine)
+        return Features(level4, self.adapter3(level3), *fine, image)
 
     def adapt_high(self, level2: Tensor, level1: Tensor) -> tuple[Tensor, Tensor]:
         """As `adapt`, levels 2 and 1 alone, or a part of them."""
@@ -220,7 +228,13 @@ class GLUNet(nn.Module):
         return flow4, self.level3(target, source, flow)
 
     def decode(
-        self, target: Features, source: Features, extra_levels: int = 0, detach: bool = False, passes: int = 1
+        self,
+        target: Features,
+        source: Features,
+        extra_levels: int = 0,
+        detach: bool = False,
+        passes: int = 1,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> Flows:
         """The flow of every level from the features of the two images.
 
@@ -231,8 +245,9 @@ class GLUNet(nn.Module):
                 last time gave; 1 in the paper. The correlations and decoders run again, the encoder does not. Before
                 levels 2 and 1 run again, a position may take over the flow of one farther off
                 (`glunet.network.propagation`).
+            known: flow4 and flow3, where they are.
         """
-        flow4, flow3 = self.coarse(target, source, detach, passes)
+        flow4, flow3 = known or self.coarse(target, source, detach, passes)
         extra = self.between(target, source, flow3.detach() if detach else flow3, extra_levels)
         flow = extra[-1] if extra else self.to_hnet_frame(flow3, target)
         pair = [target, source]
@@ -260,14 +275,14 @@ class GLUNet(nn.Module):
 
     def level4(self, target: Features, source: Features) -> Tensor:
         """Global correlation at 16 x 16, decoded to a correspondence map, as flow in 256-frame pixels (SPEC 5.1)."""
-        if not self._mirrored(target):
+        if not self.is_ensemble(target):
             return global_flow(self.decoder4(self.global_scores(target, source)))
         own = self.channels4
         plain = self.level4(*(image._replace(level4=image.level4[:, :own]) for image in (target, source)))
         other = self.level4(*(image._replace(level4=image.level4[:, own:].flip(-1)) for image in (target, source)))
         return (plain + mirror_flow(other)) / 2
 
-    def _mirrored(self, image: Features) -> bool:
+    def is_ensemble(self, image: Features) -> bool:
         """Whether the features have those of the mirrored copy."""
         return image.level4.shape[1] > self.channels4
 
@@ -297,7 +312,7 @@ class GLUNet(nn.Module):
             flow = self.upsample_flow4(flow) if self.config.upsampling == "transposed" else _double(flow)
         ours, theirs = target.level3, source.level3
         plain = self._level3(ours, theirs, flow)
-        if not self._mirrored(target):
+        if not self.is_ensemble(target):
             return plain
         return (plain + mirror_flow(self._level3(ours.flip(-1), theirs.flip(-1), mirror_flow(flow)))) / 2
 

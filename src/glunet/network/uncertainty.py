@@ -109,7 +109,7 @@ class UncertaintyHead(nn.Module):
         height, width = flow.shape[-2:]
         frame = 4 * width, 4 * height
         x: Tensor | None = None
-        for level, ours, theirs in zip((4, 3, 2, 1), target, source, strict=True):
+        for level, ours, theirs in zip((4, 3, 2, 1), target[:4], source[:4], strict=True):
             seen = self._seen(level, ours[:, :512], theirs[:, :512], flow, frame)
             if x is not None:
                 seen = torch.cat((seen, resize_bilinear(x, seen.shape[-2:])), dim=1)

@@ -305,7 +305,7 @@ class _Training:
                          "recipe": dataclasses.asdict(settings.scenes), "processes": ranks.world},
             # How a matcher computes with them (`glunet.load`).
             "pyramid": 1 in LEVELS[self.network.config.network], "anchor": self.network.two_frames,
-            "ensemble": self.network.two_frames,
+            "ensemble": self.network.two_frames, "looks": 1 + self.network.two_frames,
             "passes": min(stage.passes, 2), "enlarge_to": LNET_SIZE,
             "search": "auto", "polish": "auto", "plane": True, "speed": "auto",
             "validation": {name: round(value, 4) for name, value in numbers.items()},
