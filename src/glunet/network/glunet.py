@@ -177,15 +177,16 @@ class GLUNet(nn.Module):
             return self.encode_low(image_256, mirrored_256)._replace(level2=level2, level1=level1)
         every = self.encoder(image, levels=(2, 3, 4))
         features = self.adapt(Features(every[4], every[3], every[3], every[2], image))
-        return features if mirrored_256 is None else self._with_mirrored(features, mirrored_256)
+        return features if mirrored_256 is None else self.with_mirrored(features, mirrored_256)
 
     def encode_low(self, image_256: Tensor, mirrored_256: Tensor | None = None) -> Features:
         """As `encode`, levels 4 and 3 alone; the others are those of level 3, and stand for none."""
         low = self.encoder(image_256, levels=(3, 4))
         features = self.adapt(Features(low[4], low[3], low[3], low[3], image_256), high=False)
-        return features if mirrored_256 is None else self._with_mirrored(features, mirrored_256)
+        return features if mirrored_256 is None else self.with_mirrored(features, mirrored_256)
 
-    def _with_mirrored(self, features: Features, mirrored_256: Tensor) -> Features:
+    def with_mirrored(self, features: Features, mirrored_256: Tensor) -> Features:
+        """Features of an image with those of its mirrored copy, for an ensemble (`encode`)."""
         mirrored = self.encode_low(mirrored_256).level4.flip(-1)
         return features._replace(level4=torch.cat((features.level4, mirrored), dim=1))
 
@@ -275,14 +276,14 @@ class GLUNet(nn.Module):
 
     def level4(self, target: Features, source: Features) -> Tensor:
         """Global correlation at 16 x 16, decoded to a correspondence map, as flow in 256-frame pixels (SPEC 5.1)."""
-        if not self.is_ensemble(target):
+        if not self._mirrored(target):
             return global_flow(self.decoder4(self.global_scores(target, source)))
         own = self.channels4
         plain = self.level4(*(image._replace(level4=image.level4[:, :own]) for image in (target, source)))
         other = self.level4(*(image._replace(level4=image.level4[:, own:].flip(-1)) for image in (target, source)))
         return (plain + mirror_flow(other)) / 2
 
-    def is_ensemble(self, image: Features) -> bool:
+    def _mirrored(self, image: Features) -> bool:
         """Whether the features have those of the mirrored copy."""
         return image.level4.shape[1] > self.channels4
 
@@ -312,7 +313,7 @@ class GLUNet(nn.Module):
             flow = self.upsample_flow4(flow) if self.config.upsampling == "transposed" else _double(flow)
         ours, theirs = target.level3, source.level3
         plain = self._level3(ours, theirs, flow)
-        if not self.is_ensemble(target):
+        if not self._mirrored(target):
             return plain
         return (plain + mirror_flow(self._level3(ours.flip(-1), theirs.flip(-1), mirror_flow(flow)))) / 2
 

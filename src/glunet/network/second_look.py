@@ -122,8 +122,10 @@ def _again(network: GLUNet, target: Features, source: Features, flow: Tensor, pa
     assert source.image is not None
     first = resize_bilinear(flow, (LNET_SIZE, LNET_SIZE))
     warped = warp(source.image, first)
-    mirrored = warped.flip(-1) if network.is_ensemble(source) else None
-    second = network.coarse(target, network.encode_low(warped, mirrored), passes=passes)[1]
+    seen = network.encode_low(warped)
+    if seen.level4.shape[1] < source.level4.shape[1]:
+        seen = network.with_mirrored(seen, warped.flip(-1))
+    second = network.coarse(target, seen, passes=passes)[1]
     second = resize_bilinear(second, (LNET_SIZE, LNET_SIZE))
     total = F.avg_pool2d(second + warp(first, second), LNET_SIZE // flow.shape[-1])
     return network.level3(target, source, total)
