@@ -69,7 +69,9 @@ EnsembleOption = Annotated[
 ]
 LooksOption = Annotated[
     int | None,
-    by_weights("--looks", "Looks of the global level, each at the source as the last one warps it", metavar="N"),
+    by_weights(
+        "--looks", "Looks of the global level, each through the homography that the last one found", metavar="N"
+    ),
 ]
 
 

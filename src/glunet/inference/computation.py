@@ -53,7 +53,7 @@ class Computation:
         self.framing = frames.FRAMINGS[self.config.network]
         self._inference: Network | None = None
         self._made_of: object = None
-        self._looked: tuple[Any, Coarse, Coarse] | None = None  # the last pair, and what two looks said, there and back
+        self._looked: tuple[Any, Coarse] | None = None  # the last pair, and its way back by several looks
 
     @property
     def device(self) -> torch.device:
@@ -246,12 +246,12 @@ class Computation:
             ways = looked_again(network, _first_half(target), _first_half(source), looks, passes)
             return tuple(torch.cat(level) for level in zip(*ways, strict=True))  # type: ignore[return-value]
         if self._looked is not None:
-            (known_target, known_source), _, back = self._looked
-            if known_target is source.level4 and known_source is target.level4:
+            (known_target, known_source, how), back = self._looked
+            if known_target is source.level4 and known_source is target.level4 and how == (looks, passes):
                 self._looked = None
                 return back
         there, back = looked_again(network, target, source, looks, passes)
-        self._looked = (target.level4, source.level4), there, back
+        self._looked = (target.level4, source.level4, (looks, passes)), back
         return there
 
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:

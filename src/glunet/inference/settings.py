@@ -34,8 +34,9 @@ class Settings:
         anchor: where two images do not look alike along the finest flow, level 4's stays if its features agree better
             with it (`glunet.network.anchor`): for things of one kind.
         ensemble: levels 4 and 3 decode the mirrored pair, too, and the mean of both flows counts (`GLUNet.encode`).
-        looks: at most so often the global level looks at a pair, the next time at the source as the last flow warps it;
-            the look from which most comes back counts (`glunet.network.second_look`). 1, as published: once.
+        looks: at most so often the global level looks at a pair, the next time at the source through the homography
+            that the last flow agrees with most; the look from which most comes back counts
+            (`glunet.network.second_look`). 1, as published: once.
         enlarge_to: a target of fewer pixels than a square of this side is matched in a frame of that many, at most
             twice as high and wide (`glunet.inference.frames.enlarged`): small motion is sharper, for as much more time.
             Frames are rounded up, and what becomes larger is interpolated. 0, as published: frames are rounded down.
