@@ -96,7 +96,7 @@ def test_a_matcher_says_whether_its_network_can(name: str) -> None:
 def test_a_matcher_can_do_without() -> None:
     """On two faces, a person's and a cat's, it matters; on one picture and itself it does not."""
     one, other = data.astronaut()[:300:2, 100:400:2], data.chelsea()[::2, 50:350:2]
-    matcher = glunet.load(device="cpu", search="none", polish=False, speed="exact")
+    matcher = glunet.load(device="cpu", search="none", polish=False, speed="exact", looks=1, enlarge_to=0)
     plain = matcher.with_(anchor=False)
     assert matcher.settings.anchor
 

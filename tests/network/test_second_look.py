@@ -106,7 +106,7 @@ def test_what_does_not_bring_more_is_left(network: Any, pair: tuple[Features, Fe
     with torch.inference_mode():
         lost = [network.encode_low(image, image.flip(-1)) for image in noise]
         assert torch.equal(looked_again(network, *lost, 3)[0][1], network.coarse(*lost)[1])
-        once, *more = (looked_again(network, *pair, looks, 3) for looks in (1, 2, 3))
+        once, *more = (looked_again(network, *pair, looks, 1) for looks in (1, 3))
     before = comes_back(once[0][1], once[1][1])
     for there, back in more:
         share = comes_back(there[1], back[1])
@@ -116,13 +116,13 @@ def test_what_does_not_bring_more_is_left(network: Any, pair: tuple[Features, Fe
 
 def test_both_ways_at_once_are_those_one_by_one() -> None:
     """In a matcher: the way back of a pair is the same whether it is asked for at once, later or alone."""
-    matcher = glunet.load("glunet", "cpu", search="none", polish=False, speed="exact", looks=2, confidence="roundtrip")
+    plain = {"search": "none", "polish": False, "speed": "exact", "confidence": "roundtrip", "enlarge_to": 0}
+    matcher = glunet.load("glunet", "cpu", looks=2, passes=1, anchor=False, **plain)
     wall = matcher.open(data.brick()[:200, :240])
     tilted = warped(wall, TILTED, (200, 240))
     both = matcher.match(wall.picture, tilted.picture, backward=True, confidence=False)
-    for source, target, flow in ((wall, tilted, both.flow), (tilted, wall, both.backward)):
-        alone = matcher.match(source.picture, target.picture, confidence=False).flow
-        np.testing.assert_allclose(alone, flow, atol=2e-2)
+    alone = matcher.match(tilted.picture, wall.picture, confidence=False).flow
+    np.testing.assert_allclose(alone, both.backward, atol=2e-2)
     opened = [matcher.open(image.picture) for image in (wall, tilted)]
     first = matcher._network_ways(opened[:1], opened[1:], False)[0]
     np.testing.assert_allclose(first.flow, both.flow, atol=2e-2)
