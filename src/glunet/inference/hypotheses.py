@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from glunet.geometry.estimation import robust_affinity, robust_homography
+from glunet.geometry.estimation import apply_homography, robust_affinity, robust_homography
 from glunet.inference.likeness import Views, bytes_of
 
 # From the source and the target, H x W x 3 uint8, RGB, to points that match: N x 2 in the source, N x 2 in the target.
@@ -21,12 +21,13 @@ PointSource: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np
 
 RATIO = 0.85  # of the distances to the nearest and second nearest descriptor (Lowe 2004)
 MOST_MODELS = 3  # homographies of one set of matches, each of what the earlier left over
+MOST_THROUGH = 3  # times that keypoints are looked for through a homography
 FEWEST = 12  # inliers of a homography
 ROUGHLY = 0.04  # of the source's longer side, within which positions of the encoder's features agree
 CONTRAST = 0.02  # SIFT's threshold: half of the usual one, for dim and blurred images
 LONGEST, LONGEST_QUICK, LONGEST_SIMULATED = 1024, 400, 400  # px of the longer side that keypoints are looked for at
 MOST_POINTS, MOST_SIMULATED = 4000, 500  # keypoints of an image, and of each simulated view
-TILT = 2  # of the simulated views: OpenCV's AffineFeature simulates 1, 1.4 and 2 in several directions each
+TILT = 4  # of the simulated views: OpenCV's AffineFeature simulates 1, 1.4, 2, 2.8 and 4 in several directions each
 
 
 class Hypothesis(NamedTuple):
@@ -36,12 +37,14 @@ class Hypothesis(NamedTuple):
         matrix: 3 x 3 homography, target to source, pixels.
         origin: in words, for people: "keypoints", "turned by 90 degrees, zoomed by 2".
         target, source: the points that agree on it, N x 2 pixels each; none where it came from none.
+        exact: whether the points were found with another guess undone (`through`).
     """
 
     matrix: np.ndarray
     origin: str
     target: np.ndarray = np.empty((0, 2))
     source: np.ndarray = np.empty((0, 2))
+    exact: bool = False
 
     @property
     def inliers(self) -> int:
@@ -66,6 +69,30 @@ def keypoints(views: Views, longest: int = LONGEST, simulate: bool = False) -> t
     # One after the other: OpenCV uses all threads for each, and two at once stand in each other's way.
     ours, theirs = (_features(image, longest, simulate) for image in (views.target, views.source))
     return matched(ours, theirs)
+
+
+def through(guesses: list[Hypothesis], views: Views) -> list[Hypothesis]:
+    """What keypoints say once a rough homography is undone and little is left for the views to differ in.
+
+    SIFT matches of the target and the source warped by each guess, and again by what that finds while more agree.
+    """
+    found = []
+    for guess in guesses:
+        for _ in range(MOST_THROUGH):
+            nearer = _through(guess, views)
+            if not nearer or nearer[0].inliers <= guess.inliers * guess.exact:
+                break
+            found += nearer
+            guess = nearer[0]
+    return found
+
+
+def _through(guess: Hypothesis, views: Views) -> list[Hypothesis]:
+    size = views.target.shape[::-1]
+    warped = cv2.warpPerspective(views.source, guess.matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    target, seen = keypoints(Views(warped, views.target))
+    source = apply_homography(guess.matrix, seen)
+    return [near._replace(exact=True) for near in homographies(source, target, views, guess.origin)]
 
 
 def from_points(found: tuple[np.ndarray, np.ndarray], views: Views, origin: str) -> list[Hypothesis]:

@@ -17,6 +17,7 @@ from glunet.inference.likeness import Views, grid, length
 logger = logging.getLogger(__name__)
 
 ONE_PLANE = 0.8  # share of what comes back that must lie on a plane for it to be continued
+ROUGHLY = 0.016  # of the source's longer side, within which it must lie on a plane that keypoints stand for
 WELL = 0.9  # share of the image above which nothing is left to continue it to
 SMALLEST = 0.1  # share of the image below which what comes back is too little to go by
 MOST = 0.7  # share of what the flow is sure of that must lie on a plane for the flow to be brought onto it
@@ -102,6 +103,30 @@ def one_plane(ways: Ways, views: Views, matrices: Sequence[np.ndarray]) -> np.nd
         return known
     own = own_homography(ways, views)
     return own if own is not None and explains(own) else None
+
+
+def brought_onto(ways: Sequence[tuple[Ways, Views, np.ndarray]]) -> list[np.ndarray] | None:
+    """Flows on a plane that points of the images stand for, if nearly all that comes back lies near it.
+
+    Seen from far to its side, a flow comes near a plane and no closer.
+
+    Args:
+        ways: there and back, each with the plane's homography, 3 x 3.
+
+    Returns:
+        H x W x 2 float32, there and back; None if the scene is no plane. There what comes back and lies farther off
+        stays, all else is the plane's; back only what came back near it is, so that confidence stays low elsewhere.
+    """
+    flows: list[np.ndarray] = []
+    all_near = all_back = 0
+    for way, views, plane in ways:
+        on_it = homography_flow(plane, way.flow.shape)
+        back = _comes_back(way, views)
+        near = back & (length(way.flow - on_it) <= ROUGHLY * max(views.source.shape))
+        all_near, all_back = all_near + near.sum(), all_back + back.sum()
+        moved = near if flows else (near | ~back) & (np.abs(on_it) < 1e5).all(-1)
+        flows.append(np.where(moved[..., None], on_it, way.flow))
+    return flows if all_near > ONE_PLANE * all_back else None
 
 
 def extended(ways: Ways, views: Views, plane: np.ndarray) -> np.ndarray:

@@ -25,7 +25,15 @@ from glunet.inference import hypotheses
 from glunet.inference.confidence import tolerance
 from glunet.inference.hypotheses import Hypothesis, PointSource
 from glunet.inference.likeness import Views, blur, grid, length, warp
-from glunet.inference.plane import extended, finite, homography_flow, missed, one_plane, own_homography
+from glunet.inference.plane import (
+    brought_onto,
+    extended,
+    finite,
+    homography_flow,
+    missed,
+    one_plane,
+    own_homography,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +61,7 @@ LEAST_SCORE = 0.08  # and what it must be: each try is a pass, and with 0.03 no 
 # to 0.74, the pairs that another layout helps 0.43 at most. None is asked for then.
 LIES_AS_IT_IS = 0.5
 SURE = 100  # inliers of a homography that is no chance
+SURE_NEARER = 20  # the same of one found through another: of 40 unrelated pairs none had 12
 
 
 def check_search(search: Search) -> Search:
@@ -163,7 +172,7 @@ class Searcher:
 
     def __post_init__(self) -> None:
         self.trial = self.again if self.reduced is None or self.how == "full" else self.reduced
-        self.through: np.ndarray | None = None  # the homography of the last pass that was accepted
+        self.through: Hypothesis | None = None  # that of the last pass that was accepted
         self.origins: list[str] = []
         self.known: dict[int, list[Hypothesis]] = {}
 
@@ -192,6 +201,7 @@ class Searcher:
         self._choose(self.guesses)
         if self._goes_on(AGREES):
             simulated = hypotheses.from_keypoints(self.views, hypotheses.LONGEST_SIMULATED, simulate=True)
+            simulated += hypotheses.through(simulated[:1], self.views)
             self._choose(simulated)
             self.guesses += simulated
         start = self.best, self.agreement, list(self.origins)
@@ -205,6 +215,11 @@ class Searcher:
                 self._scored(hypotheses.coarse(*sizes, every=self.how == "full"))
         if self.through is not None and self.trial is not self.again:
             self._at_full_size(*start)
+        if self.through is not None:
+            nearer = hypotheses.through([self.through], self.views)
+            self._choose(nearer)
+            self.guesses += nearer
+        self._flatten([guess for guess in self.guesses if guess.exact])
         flow, found = self._result(self.best, before, self.agreement)
         return TwoWay(flow, self.best.backward), found
 
@@ -258,9 +273,22 @@ class Searcher:
             self.agreement = agreement(self.best, self.views)
             self.origins.append(guesses[0].origin)
 
+    def _flatten(self, guesses: Sequence[Hypothesis]) -> None:
+        """Takes over, there and back, the homography that most points agree on, if the scene is its plane."""
+        guess = max(guesses, key=lambda guess: guess.inliers, default=None)
+        if guess is not None and guess.inliers >= SURE_NEARER:
+            ways = [
+                (self.best, self.views, guess.matrix),
+                (self.best.reverse, self.views.reverse, np.linalg.inv(guess.matrix)),
+            ]
+            flows = brought_onto(ways)
+            if flows is not None:
+                self.best = TwoWay(*flows)
+                self.agreement = agreement(self.best, self.views)
+
     def _pass(self, guess: Hypothesis) -> bool:
         """Matches again through a hypothesis; whether that was accepted."""
-        return self._accept(self._passed(self.best, guess.matrix), guess.matrix, guess.origin)
+        return self._accept(self._passed(self.best, guess.matrix), guess)
 
     def _passed(self, ways: TwoWay, matrix: np.ndarray) -> TwoWay:
         return better_parts(ways, self.trial(matrix), matrix, self.views)
@@ -270,22 +298,22 @@ class Searcher:
 
         Where that is not accepted, all is as it was before.
         """
+        assert self.through is not None
         found, matrix = self.origins, own_homography(self.best, self.views)
-        matrix = self.through if matrix is None else matrix
-        assert matrix is not None
+        matrix = self.through.matrix if matrix is None else matrix
         self.best, self.agreement, self.origins, self.trial = best, agreed, origins, self.again
         offered = self._passed(best, matrix)
-        if self._accept(offered, matrix, "at full size"):
+        if self._accept(offered, Hypothesis(matrix, self.through.origin)):
             self.origins = found
 
-    def _accept(self, offered: TwoWay, matrix: np.ndarray, origin: str) -> bool:
-        """Takes what a pass through a homography offers, if it agrees clearly better with itself."""
+    def _accept(self, offered: TwoWay, guess: Hypothesis) -> bool:
+        """Takes what a pass through a hypothesis offers, if it agrees clearly better with itself."""
         after = agreement(offered, self.views)
-        logger.debug("%s: agreement %.3f, was %.3f", origin, after, self.agreement)
+        logger.debug("%s: agreement %.3f, was %.3f", guess.origin, after, self.agreement)
         if after < max(self.agreement + RISE, self.agreement * (1 + SHARE), CERTAIN):
             return False
-        self.best, self.agreement, self.through = offered, after, matrix
-        self.origins.append(origin)
+        self.best, self.agreement, self.through = offered, after, guess
+        self.origins.append(guess.origin)
         return True
 
     def _scored(self, guesses: Sequence[Hypothesis]) -> bool:
