@@ -119,3 +119,42 @@ def test_a_matcher_does_it_where_it_is_asked_to():
     inside = match.in_view & (np.abs(flow) < 1e5).all(-1)
     after, before = (np.linalg.norm(made.flow - flow, axis=-1)[inside].mean() for made in (match, rough))
     assert after < 0.7 * before
+
+
+def both_ways(off: float, astray: float = 0.0) -> tuple[search.TwoWay, list]:
+    """A flow that comes back, but lies `off` px beside the plane; of the target's rows a share is led elsewhere."""
+    seen, flow = wall()
+    back = plane.homography_flow(np.linalg.inv(TRUE), SIZE)
+    elsewhere = np.arange(SIZE[0])[:, None, None] < astray * SIZE[0]
+    there = np.where(elsewhere, constant(-30, 0, SIZE), flow + np.float32((off, 0)))
+    # Of what is led elsewhere the way back is the opposite: the images' own, sure and of another place.
+    again = np.where(elsewhere, constant(30, 0, SIZE), back - np.float32((off, 0)))
+    ways = search.TwoWay(there.astype(np.float32), again.astype(np.float32))
+    return ways, [(ways, seen, TRUE), (ways.reverse, seen.reverse, np.linalg.inv(TRUE))]
+
+
+def test_a_flow_that_comes_near_a_plane_of_keypoints_is_brought_onto_it():
+    off = 0.9 * plane.ROUGHLY * max(SIZE) / 1.1
+    ways, known = both_ways(off)
+    ways.flow[:20], ways.backward[200:] = 500, 500  # lost
+    flows = plane.brought_onto(known)
+    assert flows is not None
+    there, back = flows
+    np.testing.assert_allclose(there, plane.homography_flow(TRUE, SIZE), atol=1e-4)
+    # What nothing stands for but the plane does not come back: a guess, that shall not look sure.
+    np.testing.assert_array_equal(back[200:], ways.backward[200:])
+    assert search.TwoWay(there, back).round_trip()[100:160, 100:200].max() < 0.1
+
+
+def test_what_comes_near_no_plane_stays_as_it_is():
+    assert plane.brought_onto(both_ways(2 * plane.ROUGHLY * max(SIZE))[1]) is None
+    assert plane.brought_onto(both_ways(0, astray=0.5)[1]) is None
+
+
+def test_what_comes_back_from_elsewhere_stays_before_a_plane():
+    ways, known = both_ways(2, astray=0.1)
+    flows = plane.brought_onto(known)
+    assert flows is not None
+    sure = known[0][1].in_view(ways.flow)[:10] & (ways.round_trip()[:10] <= 1)
+    np.testing.assert_array_equal(flows[0][:10][sure], ways.flow[:10][sure])
+    assert sure.any()

@@ -15,7 +15,7 @@ from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography
 from glunet.inference import hypotheses, search
 from glunet.inference.features import feature_points
-from glunet.inference.likeness import grid, views
+from glunet.inference.likeness import Views, grid, views
 from textured import SIZE, constant, scene, seen_through, similarity
 from untrained import matcher
 
@@ -48,6 +48,69 @@ def test_simulated_views_find_a_tilt_that_plain_keypoints_do_not():
     assert np.abs(apply_homography(simulated[0].matrix, at) - apply_homography(true, at)).max() < 3
     plain = hypotheses.from_keypoints(pair)
     assert not plain or plain[0].inliers < simulated[0].inliers / 2
+
+
+def seen_from_the_side(source: np.ndarray, degrees: float) -> np.ndarray:
+    """Target -> source of a wall seen so far from its side, in a target of the same size."""
+    matrix = np.diag((1 / np.cos(np.deg2rad(degrees)), 1.0, 1.0)) @ similarity(
+        20, 1, source.shape[:2], source.shape[:2]
+    )
+    middle = (np.array(source.shape[1::-1]) - 1) / 2
+    matrix[:2, 2] += middle - apply_homography(matrix, middle)
+    return matrix
+
+
+def far_off(matrix: np.ndarray, true: np.ndarray) -> float:
+    """By how many pixels at most a homography misses the middle strip of a target of 400 x 400."""
+    strip = np.stack(np.meshgrid(np.linspace(185, 215, 5), np.linspace(50, 350, 5)), axis=-1)
+    return float(np.linalg.norm(apply_homography(matrix, strip) - apply_homography(true, strip), axis=-1).max())
+
+
+def bricks(degrees: float) -> tuple[Views, np.ndarray]:
+    """A wall and itself from the side, and the homography between them."""
+    source = skimage.data.brick()[:400, :400, None].repeat(3, axis=2).astype(np.float32)
+    true = seen_from_the_side(source, degrees)
+    return views(source, seen_through(source, true, (400, 400))), true
+
+
+def test_views_tilted_by_four_find_a_wall_seen_from_80_degrees():
+    pair, true = bricks(80)
+    found = hypotheses.from_keypoints(pair, 400, simulate=True)
+    assert found[0].inliers > 50
+    assert far_off(found[0].matrix, true) < 8
+
+
+@pytest.mark.parametrize("degrees", [0, 75])
+def test_keypoints_through_a_rough_homography_make_it_exact(degrees):
+    """What is off by 15 px and 3 degrees is within half a pixel, and through that within a quarter."""
+    pair, true = bricks(degrees)
+    rough = similarity(3, 1.05, (400, 400), (400, 400)) @ true
+    rough[:2, 2] += 15
+    first, *_, last = hypotheses.through([hypotheses.Hypothesis(rough, "rough")], pair)
+    assert first.exact
+    assert last.exact
+    assert last.origin == "rough"
+    assert last.inliers > first.inliers >= search.SURE_NEARER
+    assert far_off(last.matrix, true) < 0.25
+    np.testing.assert_allclose(apply_homography(last.matrix, last.target), last.source, atol=3)
+    assert hypotheses.through([], pair) == []
+
+
+@pytest.mark.parametrize(("more", "taken"), [(0, True), (-1, False)])
+def test_a_scene_is_brought_onto_a_plane_that_enough_keypoints_stand_for(more, taken):
+    pair, true = bricks(30)
+    true_there, true_back = (search.homography_flow(matrix, (400, 400)) for matrix in (true, np.linalg.inv(true)))
+    searcher = search.Searcher(pair, lambda matrix: pytest.fail("no pass"), None, ())
+    searcher.best = search.TwoWay(true_there + np.float32((2, 0)), true_back)  # within the tolerance
+    at = np.random.default_rng(0).uniform(150, 250, (search.SURE_NEARER + more, 2))
+    guess = hypotheses.Hypothesis(true, "made up", at, apply_homography(true, at), exact=True)
+    searcher._flatten([guess])
+    assert bool(np.abs(searcher.best.flow - true_there).max() < 1e-3) is taken
+
+
+def test_nothing_is_found_through_a_homography_between_unrelated_images():
+    pair = views(skimage.data.astronaut().astype(np.float32), skimage.data.chelsea().astype(np.float32))
+    assert hypotheses.through(hypotheses.coarse((300, 451), (512, 512)), pair) == []
 
 
 def test_later_models_come_of_what_the_earlier_left_over():
