@@ -108,6 +108,14 @@ def test_a_scene_is_brought_onto_a_plane_that_enough_keypoints_stand_for(more, t
     assert bool(np.abs(searcher.best.flow - true_there).max() < 1e-3) is taken
 
 
+@pytest.mark.parametrize("plane", [True, False])
+def test_relief_is_not_brought_onto_a_plane(monkeypatch, plane):
+    asked = []
+    monkeypatch.setattr(search.Searcher, "_flatten", lambda self, guesses: asked.append(guesses))
+    searched(two_way(3, 4), [], plane=plane)
+    assert bool(asked) is plane
+
+
 def test_nothing_is_found_through_a_homography_between_unrelated_images():
     pair = views(skimage.data.astronaut().astype(np.float32), skimage.data.chelsea().astype(np.float32))
     assert hypotheses.through(hypotheses.coarse((300, 451), (512, 512)), pair) == []

@@ -88,7 +88,8 @@ def searcher(
 
     again = partial(_through, source, target, target.size, partial(ask, frame=frame))
     worth = math.prod(quick) <= WORTH * math.prod(frame)
-    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points, reduced if worth else None)
+    pictures, plane = (source.picture, target.picture), computation.settings.plane
+    return Searcher(seen, again, coarse, pictures, how, points, reduced if worth else None, plane)
 
 
 def reduced_size(full: Size) -> Size:

@@ -160,6 +160,7 @@ class Searcher:
         how: "auto", or "full" for every hypothesis.
         sources: a user's own sources of matching points.
         reduced: as `again`, on smaller copies of the images, to try hypotheses by; None where that saves nothing.
+        plane: whether a scene near a plane that keypoints stand for is brought onto it (the setting `plane`).
     """
 
     views: Views
@@ -169,6 +170,7 @@ class Searcher:
     how: Search = "auto"
     sources: Sequence[PointSource] = ()
     reduced: Pass | None = None
+    plane: bool = True
 
     def __post_init__(self) -> None:
         self.trial = self.again if self.reduced is None or self.how == "full" else self.reduced
@@ -219,7 +221,8 @@ class Searcher:
             nearer = hypotheses.through([self.through], self.views)
             self._choose(nearer)
             self.guesses += nearer
-        self._flatten([guess for guess in self.guesses if guess.exact])
+        if self.plane:
+            self._flatten([guess for guess in self.guesses if guess.exact])
         flow, found = self._result(self.best, before, self.agreement)
         return TwoWay(flow, self.best.backward), found
 
