@@ -356,6 +356,7 @@ class Matcher:
                 lambda s, t, frame: self._network_ways([s], [t], True, wish.tile, frame=frame)[0],
                 wish.search,
                 self.points,
+                self.settings.plane,
             )
             settled = None
             with threads():

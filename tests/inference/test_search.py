@@ -106,13 +106,15 @@ def test_a_scene_is_brought_onto_a_plane_that_enough_keypoints_stand_for(more, t
     guess = hypotheses.Hypothesis(true, "made up", at, apply_homography(true, at), exact=True)
     searcher._flatten([guess])
     assert bool(np.abs(searcher.best.flow - true_there).max() < 1e-3) is taken
+    assert searcher.on_plane is taken
 
 
 @pytest.mark.parametrize("plane", [True, False])
 def test_relief_is_not_brought_onto_a_plane(monkeypatch, plane):
     asked = []
     monkeypatch.setattr(search.Searcher, "_flatten", lambda self, guesses: asked.append(guesses))
-    searched(two_way(3, 4), [], plane=plane)
+    photo = scene(1)
+    matcher(search="auto", plane=plane).match(photo.astype(np.uint8), photo.astype(np.uint8), backward=True)
     assert bool(asked) is plane
 
 

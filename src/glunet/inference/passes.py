@@ -68,6 +68,7 @@ def searcher(
     ask: Callable[..., Ways],
     how: Search,
     points: Sequence[PointSource],
+    plane: bool,
 ) -> Searcher:
     """A search on a pair of source and target; `ask` passes once more, both ways, of two other images in a `frame`."""
     source, target = pair
@@ -88,8 +89,8 @@ def searcher(
 
     again = partial(_through, source, target, target.size, partial(ask, frame=frame))
     worth = math.prod(quick) <= WORTH * math.prod(frame)
-    pictures, plane = (source.picture, target.picture), computation.settings.plane
-    return Searcher(seen, again, coarse, pictures, how, points, reduced if worth else None, plane)
+    quicker = reduced if worth else None
+    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points, quicker, plane)
 
 
 def reduced_size(full: Size) -> Size:

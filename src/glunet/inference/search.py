@@ -83,7 +83,7 @@ class Found:
         points: how many keypoints agree on one homography that the match follows; 0 where it follows none.
         way_back: whether the way back was needed; without, the network was sure and keypoints agreed.
         plane: whether the scene is one plane, whose flow then stands wherever the match was not sure of another
-            (`glunet.inference.plane.flattened`).
+            (`glunet.inference.plane.brought_onto`, `flattened`).
     """
 
     hypothesis: str
@@ -176,6 +176,7 @@ class Searcher:
         self.trial = self.again if self.reduced is None or self.how == "full" else self.reduced
         self.through: Hypothesis | None = None  # that of the last pass that was accepted
         self.origins: list[str] = []
+        self.on_plane = False
         self.known: dict[int, list[Hypothesis]] = {}
 
     def settled(self, first: OneWay) -> tuple[np.ndarray, Found] | None:
@@ -243,7 +244,7 @@ class Searcher:
         follows = [g.inliers for g in self.guesses if misses(best.flow, g) <= tolerance(self.views.source.shape)]
         origins = ", ".join(dict.fromkeys(self.origins))
         back = isinstance(best, TwoWay)
-        return flow, Found(origins, before, after, max(follows, default=0), back)
+        return flow, Found(origins, before, after, max(follows, default=0), back, self.on_plane)
 
     def _goes_on(self, enough: float) -> bool:
         """Whether to look further: everything is wanted, or the match agrees badly.
@@ -286,7 +287,7 @@ class Searcher:
             ]
             flows = brought_onto(ways)
             if flows is not None:
-                self.best = TwoWay(*flows)
+                self.best, self.on_plane = TwoWay(*flows), True
                 self.agreement = agreement(self.best, self.views)
 
     def _pass(self, guess: Hypothesis) -> bool:
