@@ -9,7 +9,8 @@ hypothesis, a homography (`glunet.inference.hypotheses`):
 
 Keypoints always come first, since they cost little. Simulated views, passes, the encoder's features and the coarse grid
 follow only while the match agrees badly with itself. Passes are tried on smaller copies; what these find, one pass of
-the images as they are repeats.
+the images as they are repeats. Rough homographies, of simulated views and of passes, are made exact by keypoints of the
+source warped by them; a plane that enough of these stand for is taken where the flow comes near it and no closer.
 """
 
 import logging
