@@ -42,7 +42,7 @@ def test_simulated_views_find_a_tilt_that_plain_keypoints_do_not():
     true[:2, :2] = true[:2, :2] @ np.diag((3.2, 1.0))
     true[:2, 2] += np.array((159.5, 119.5)) - apply_homography(true, np.array((159.5, 119.5)))
     pair = views(source, seen_through(source, true, (240, 320)))
-    simulated = hypotheses.from_keypoints(pair, hypotheses.LONGEST_SIMULATED, simulate=True)
+    simulated = hypotheses.from_keypoints(pair, simulate=True)
     assert simulated
     at = np.array(((140.0, 100.0), (180.0, 140.0), (150.0, 130.0)))
     assert np.abs(apply_homography(simulated[0].matrix, at) - apply_homography(true, at)).max() < 3
@@ -75,7 +75,7 @@ def bricks(degrees: float) -> tuple[Views, np.ndarray]:
 
 def test_views_tilted_by_four_find_a_wall_seen_from_80_degrees():
     pair, true = bricks(80)
-    found = hypotheses.from_keypoints(pair, 400, simulate=True)
+    found = hypotheses.from_keypoints(pair, simulate=True)
     assert found[0].inliers > 50
     assert far_off(found[0].matrix, true) < 8
 

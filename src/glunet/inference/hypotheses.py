@@ -52,11 +52,11 @@ class Hypothesis(NamedTuple):
         return len(self.target)
 
 
-def from_keypoints(views: Views, longest: int = LONGEST, simulate: bool = False) -> list[Hypothesis]:
+def from_keypoints(views: Views, longest: int | None = None, simulate: bool = False) -> list[Hypothesis]:
     """Homographies of SIFT matches (Lowe 2004), most inliers first.
 
     Args:
-        longest: px of the longer side that the images are brought down to.
+        longest: px of the longer side that the images are brought down to; None for what is usual.
         simulate: match simulated views of both images, tilted and turned (ASIFT, Morel and Yu 2009): for strong
             changes of viewpoint, at some ten times the cost.
     """
@@ -64,8 +64,9 @@ def from_keypoints(views: Views, longest: int = LONGEST, simulate: bool = False)
     return homographies(source, target, views, "keypoints of simulated views" if simulate else "keypoints")
 
 
-def keypoints(views: Views, longest: int = LONGEST, simulate: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def keypoints(views: Views, longest: int | None = None, simulate: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """SIFT keypoints that match, N x 2 in the target and N x 2 in the source; arguments as for `from_keypoints`."""
+    longest = longest or (LONGEST_SIMULATED if simulate else LONGEST)
     # One after the other: OpenCV uses all threads for each, and two at once stand in each other's way.
     ours, theirs = (_features(image, longest, simulate) for image in (views.target, views.source))
     return matched(ours, theirs)

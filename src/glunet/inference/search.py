@@ -204,7 +204,7 @@ class Searcher:
         self.guesses = self._from_points(hypotheses.LONGEST_QUICK if quick else hypotheses.LONGEST)
         self._choose(self.guesses)
         if self._goes_on(AGREES):
-            simulated = hypotheses.from_keypoints(self.views, hypotheses.LONGEST_SIMULATED, simulate=True)
+            simulated = hypotheses.from_keypoints(self.views, simulate=True)
             simulated += hypotheses.through(simulated[:1], self.views)
             self._choose(simulated)
             self.guesses += simulated
