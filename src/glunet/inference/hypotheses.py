@@ -58,7 +58,7 @@ def from_keypoints(views: Views, longest: int | None = None, simulate: bool = Fa
     Args:
         longest: px of the longer side that the images are brought down to; None for what is usual.
         simulate: match simulated views of both images, tilted and turned (ASIFT, Morel and Yu 2009): for strong
-            changes of viewpoint, at some ten times the cost.
+            changes of viewpoint, at several times the cost.
     """
     target, source = keypoints(views, longest, simulate)
     return homographies(source, target, views, "keypoints of simulated views" if simulate else "keypoints")
