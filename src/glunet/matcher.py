@@ -13,11 +13,11 @@ from torch import Tensor
 
 from glunet.errors import GlunetError
 from glunet.images.reading import ImageLike, check_batches, depth, grey_levels, image_size
-from glunet.inference import many, tiles
+from glunet.inference import many, nearer, tiles
 from glunet.inference import passes as networks
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import Calibration
-from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image, together
+from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image
 from glunet.inference.flipping import mirror_where, unmirror_backward, unmirror_flow
 from glunet.inference.frames import FRAMINGS
 from glunet.inference.hypotheses import PointSource, keypoints
@@ -33,8 +33,6 @@ from glunet.match import Match, Provenance
 from glunet.network.family import Network
 
 logger = logging.getLogger(__name__)
-
-_LARGE = 768 * 768  # pixels of a frame from which on the two directions are decoded one after the other
 
 
 class Matcher:
@@ -285,29 +283,12 @@ class Matcher:
     @own_state()
     @torch.inference_mode()
     def _flow(self, source: Tensor, target: Tensor, bits: int | None = None) -> Tensor:
-        """See `flow`; grey levels and features are kept no longer than they are needed."""
-        source_size, target_size = image_size(source), image_size(target)
-        frame = self.frame(target_size)
-        with out_of_memory_told(self.device, source_size, target_size, len(target), frame):
-            flipped: Tensor | None = None
-            opened: Callable[[Tensor, str], Tensor] = partial(grey_levels, bits=bits)
-            if self.settings.flipping:
-                source, target = opened(source, "source batch"), opened(target, "target batch")
-                target, flipped = self.computation.mirrored(source, target)
-                opened = _as_it_is
-
-            before: dict[str, Any] = {}
-
-            def pair(at: Size) -> list[Any]:
-                made = []
-                for images, name in ((target, "target batch"), (source, "source batch")):
-                    made.append(self.computation.encode(opened(images, name), at, before.get(name)))
-                    if at != frame:
-                        before[name] = made[-1]
-                return made
-
-            flow = self.computation.flow(pair, target_size, source_size, frame)[:, :2]
-            return flow if flipped is None else unmirror_flow(flow, flipped)
+        """See `flow`."""
+        sources, targets = (
+            [Encoded(image[None], None, None) for image in grey_levels(batch, f"{name} batch", bits=bits)]
+            for batch, name in ((source, "source"), (target, "target"))
+        )
+        return self._answer(sources, targets, both=False).flow[:, :2]
 
     @own_state()
     def matches(
@@ -357,6 +338,7 @@ class Matcher:
                 wish.search,
                 self.points,
                 self.settings.plane,
+                way.plane,
             )
             settled = None
             with threads():
@@ -366,15 +348,16 @@ class Matcher:
                 if settled is not None:
                     flow, found = settled
                 else:
-                    back = self._way_back(source, target) if backward is None else backward
+                    back = self._way_back(source, target, way) if backward is None else backward
                     (flow, backward), found = searcher(TwoWay(flow, back))
             mixture = None if found.hypothesis else mixture  # it is of a flow that is no longer there
+        exact = found is not None and found.plane  # a plane that keypoints stand for
         if wish.polish:
             with threads():
-                if wish.polish is True or looks_alike(flow, seen):
+                if wish.polish is True or (not exact and looks_alike(flow, seen)):
                     flow = refined(flow, seen)
                     backward = None if backward is None else refined(backward, seen.reverse)
-        if found is not None and self.settings.plane:
+        if found is not None and self.settings.plane and not exact:
             with threads():
                 ways = OneWay(flow, sure.confidence) if backward is None else TwoWay(flow, backward)
                 flat = flattened(ways, seen, partial(keypoints, seen))
@@ -386,19 +369,6 @@ class Matcher:
             mixture if wish.confidence or not self._own else None, self.learned,
         )  # fmt: skip
 
-    @torch.inference_mode()
-    def _way_back(self, source: Encoded, target: Encoded) -> np.ndarray:
-        """The network's flow from the source into the target, of a pair whose flow is known."""
-
-        def pair(at: Size) -> list[Any]:
-            return [self.computation.features([image], at) for image in (source, target)]
-
-        frame = self.frame(target.size)
-        with out_of_memory_told(self.device, source.size, target.size, 1, frame):
-            flow = self.computation.flow(pair, source.size, target.size, frame)
-        return _arrays(flow[:, :2])[0]
-
-    @torch.inference_mode()
     def _network_ways(
         self,
         sources: list[Encoded],
@@ -408,43 +378,44 @@ class Matcher:
         mixture: bool = False,
         frame: Size | None = None,
     ) -> list[Ways]:
-        """The network's answer for each pair: the way back and the mixture where they are asked for."""
-        source_size, target_size = sources[0].size, targets[0].size
-        computation = self.computation if frame is None else self.computation.looking_once()
-        frame = frame or self.frame(target_size)
-        backward: Tensor | None = None
-        with out_of_memory_told(self.device, source_size, target_size, len(targets), frame):
-            flipped = None
-            if self.settings.flipping:
-                batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
-                pixels, flipped = self.computation.mirrored(*batches)
-                targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]
-
-            def pair(at: Size) -> list[Any]:
-                there, here = (self.computation.features(images, at, tile) for images in (sources, targets))
-                return [here, there]
-
-            def there_and_back(at: Size) -> list[Any]:
-                here, there = pair(at)
-                return [together([here, there]), together([there, here])]
-
-            if both and not mixture and frame[0] * frame[1] <= _LARGE and tile is None:
-                flow, backward = computation.flow_both(there_and_back, target_size, source_size, frame)
-            else:
-                flow = computation.flow(pair, target_size, source_size, frame, tile, mixture)
-                if both:
-                    backward = computation.flow(lambda at: pair(at)[::-1], source_size, target_size, frame, tile)
-            mixtures = flow[:, 2:]
-            flow = flow[:, :2]
-            if flipped is not None:
-                flow = unmirror_flow(flow, flipped)
-                mixtures = mirror_where(mixtures, flipped)
-                if backward is not None:
-                    backward = unmirror_backward(backward, flipped, target_size[1])
+        """The network's answer for each pair: the way back and the mixture where they are asked for (`_answer`)."""
+        made = self._answer(sources, targets, both, tile, mixture, frame)
         none: list[None] = [None] * len(targets)
-        back = _arrays(backward[:, :2]) if backward is not None else none
-        mixed = _arrays(mixtures) if mixtures.shape[1] else none
-        return [Ways(*way) for way in zip(_arrays(flow), back, mixed, strict=True)]
+        back = _arrays(made.backward) if made.backward is not None else none
+        mixed = _arrays(made.flow[:, 2:]) if made.flow.shape[1] > 2 else none
+        return [Ways(*way) for way in zip(_arrays(made.flow[:, :2]), back, mixed, made.planes, strict=True)]
+
+    @torch.inference_mode()
+    def _way_back(self, source: Encoded, target: Encoded, way: Ways) -> np.ndarray:
+        """The network's flow from the source into the target, of a pair whose way there is known."""
+        with out_of_memory_told(self.device, source.size, target.size, 1, self.frame(target.size)):
+            return _arrays(nearer.way_back(self.computation, source, target, way.plane))[0]
+
+    @torch.inference_mode()
+    def _answer(
+        self,
+        sources: list[Encoded],
+        targets: list[Encoded],
+        both: bool,
+        tile: int | None = None,
+        mixture: bool = False,
+        frame: Size | None = None,
+    ) -> nearer.Answer:
+        """As `glunet.inference.nearer.answer`, of pairs some of which may be mirrored."""
+        source_size, target_size = sources[0].size, targets[0].size
+        with out_of_memory_told(self.device, source_size, target_size, len(targets), frame or self.frame(target_size)):
+            if not self.settings.flipping:
+                return nearer.answer(self.computation, sources, targets, both, tile, mixture, frame)
+            batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
+            pixels, flipped = self.computation.mirrored(*batches)
+            targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]
+            flow, backward, planes = nearer.answer(self.computation, sources, targets, both, tile, mixture, frame)
+            flow = torch.cat((unmirror_flow(flow[:, :2], flipped), mirror_where(flow[:, 2:], flipped)), dim=1)
+            if backward is not None:
+                backward = unmirror_backward(backward, flipped, target_size[1])
+            # A mirrored target's plane is none of the target's.
+            planes = [None if mirrored else plane for mirrored, plane in zip(flipped, planes, strict=True)]
+            return nearer.Answer(flow, backward, planes)
 
     def frame(self, target_size: tuple[int, int]) -> tuple[int, int]:
         """The frame, (height, width), that a target of this size is matched in."""
@@ -480,7 +451,7 @@ class Matcher:
 
     def _needed(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int, both: bool) -> int:
         frame = self.frame(target_size)
-        decoded = 2 * pairs if both and frame[0] * frame[1] <= _LARGE else pairs
+        decoded = 2 * pairs if both and frame[0] * frame[1] <= nearer.LARGE else pairs
         return needed_bytes(source_size, target_size, decoded, frame=frame)
 
     def _check_memory(self, source_size: tuple[int, int], target_size: tuple[int, int], pairs: int) -> None:
@@ -488,11 +459,6 @@ class Matcher:
         if available is not None and self._needed(source_size, target_size, pairs, False) > available:
             limit = f"{human(available)} is available on {self.device}"
             raise too_large(source_size, target_size, pairs, limit, self.frame(target_size))
-
-
-def _as_it_is(images: Tensor, name: str) -> Tensor:
-    """What stands in for `grey_levels` where they are levels already."""
-    return images
 
 
 def _arrays(flows: Tensor) -> list[Any]:

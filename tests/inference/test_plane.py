@@ -3,9 +3,11 @@
 from functools import partial
 
 import numpy as np
+import pytest
 import skimage.data
 
 import glunet
+from glunet import matcher
 from glunet.inference import plane, search
 from glunet.inference.hypotheses import keypoints
 from glunet.inference.likeness import grid, views
@@ -158,3 +160,19 @@ def test_what_comes_back_from_elsewhere_stays_before_a_plane():
     sure = known[0][1].in_view(ways.flow)[:10] & (ways.round_trip()[:10] <= 1)
     np.testing.assert_array_equal(flows[0][:10][sure], ways.flow[:10][sure])
     assert sure.any()
+
+
+@pytest.mark.parametrize("polish", ["auto", True])
+@pytest.mark.parametrize("found_plane", [True, False])
+def test_on_a_plane_that_a_search_has_found_nothing_is_polished_unless_asked_for(monkeypatch, polish, found_plane):
+    """Nor is it looked for a plane once more."""
+    bricks = skimage.data.brick()[:300, :400]
+    found = search.Found("", 0.9, 0.9, plane=found_plane)
+    polished, looked = [], []
+    monkeypatch.setattr(search.Searcher, "settled", lambda self, first: (first.flow, found))
+    monkeypatch.setattr(search.Searcher, "__call__", lambda self, first: (first, found))
+    monkeypatch.setattr(matcher, "refined", lambda flow, seen: polished.append(1) or flow)
+    monkeypatch.setattr(matcher, "flattened", lambda *given: looked.append(1))
+    glunet.load(polish=polish).match(bricks, bricks)
+    assert bool(polished) is (polish is True or not found_plane)
+    assert bool(looked) is not found_plane

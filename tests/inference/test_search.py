@@ -109,6 +109,24 @@ def test_a_scene_is_brought_onto_a_plane_that_enough_keypoints_stand_for(more, t
     assert searcher.on_plane is taken
 
 
+@pytest.mark.parametrize("plain", [True, False])
+def test_keypoints_are_looked_for_through_the_networks_own_homography_where_plain_ones_find_nothing(monkeypatch, plain):
+    """And what they find is taken over, though the match agrees with itself already."""
+    pair, true = bricks(70)
+    rough = true.copy()
+    rough[:2, 2] += 5
+    ways = search.TwoWay(*(search.homography_flow(matrix, (400, 400)) for matrix in (rough, np.linalg.inv(rough))))
+    known = [hypotheses.Hypothesis(rough, "keypoints")] if plain else []
+    monkeypatch.setattr(search.Searcher, "_from_points", lambda self, longest: list(known))
+    near = hypotheses.Hypothesis(rough, "the global level")
+    searcher = search.Searcher(pair, lambda matrix: pytest.fail("no pass"), None, (), near=near)
+    best, found = searcher(ways)
+    strip = np.linalg.norm(best.flow - search.homography_flow(true, (400, 400)), axis=-1)[50:350, 185:215]
+    assert found.before > search.AGREES
+    assert (found.hypothesis == "the global level") is not plain
+    assert (np.median(strip) < 0.5) is not plain
+
+
 @pytest.mark.parametrize("plane", [True, False])
 def test_relief_is_not_brought_onto_a_plane(monkeypatch, plane):
     asked = []

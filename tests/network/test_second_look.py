@@ -13,8 +13,9 @@ from glunet.flow.geometry import pixel_grid, resize_area
 from glunet.geometry.estimation import apply_homography
 from glunet.inference.passes import warped
 from glunet.matcher import Matcher
+from glunet.network import second_look
 from glunet.network.glunet import Features
-from glunet.network.second_look import COMES_BACK, MORE, comes_back, looked_again, plane, returning
+from glunet.network.second_look import COMES_BACK, LOST, MORE, SURE, comes_back, looked_again, plane, returning
 
 CENTRES = (np.stack(np.meshgrid(np.arange(32), np.arange(32)), axis=-1) + 0.5) * 8 - 0.5
 # Of the upper half of a wall, seen from far to its side: pixels of the target into the source.
@@ -114,19 +115,16 @@ def test_what_does_not_bring_more_is_left(network: Any, pair: tuple[Features, Fe
         before = share
 
 
-def test_both_ways_at_once_are_those_one_by_one() -> None:
-    """In a matcher: the way back of a pair is the same whether it is asked for at once, later or alone."""
-    plain = {"search": "none", "polish": False, "speed": "exact", "confidence": "roundtrip", "enlarge_to": 0}
-    matcher = glunet.load("glunet", "cpu", looks=2, passes=1, anchor=False, **plain)
-    wall = matcher.open(data.brick()[:200, :240])
-    tilted = warped(wall, TILTED, (200, 240))
-    both = matcher.match(wall.picture, tilted.picture, backward=True, confidence=False)
-    alone = matcher.match(tilted.picture, wall.picture, confidence=False).flow
-    np.testing.assert_allclose(alone, both.backward, atol=2e-2)
-    opened = [matcher.open(image.picture) for image in (wall, tilted)]
-    first = matcher._network_ways(opened[:1], opened[1:], False)[0]
-    np.testing.assert_allclose(first.flow, both.flow, atol=2e-2)
-    np.testing.assert_allclose(matcher._way_back(*opened), both.backward, atol=2e-2)
+@pytest.mark.parametrize(("share", "looks"), [(LOST - 0.01, False), (LOST + 0.01, True), (SURE + 0.01, False)])
+def test_nobody_looks_along_a_flow_of_which_nearly_nothing_or_nearly_all_returns(
+    monkeypatch: Any, network: Any, pair: tuple[Features, Features], share: float, looks: bool
+) -> None:
+    monkeypatch.setattr(second_look, "comes_back", lambda there, back: torch.full((len(there),), share))
+    along: list[int] = []
+    monkeypatch.setattr(second_look, "plane", lambda flow, used: along.append(1) or torch.zeros_like(flow))
+    with torch.inference_mode():
+        looked_again(network, *pair, 2)
+    assert bool(along) is looks
 
 
 def test_looks_are_a_setting_with_a_name() -> None:

@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from glunet.inference.settings import Settings
 from glunet.network.anchor import anchored
 from glunet.network.family import Network
 from glunet.network.glunet import LNET_SIZE
-from glunet.network.second_look import Coarse, looked_again
+from glunet.network.second_look import Coarse
 from glunet.network.uncertainty import Mixture
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,6 @@ class Computation:
         self.framing = frames.FRAMINGS[self.config.network]
         self._inference: Network | None = None
         self._made_of: object = None
-        self._looked: tuple[Any, Coarse] | None = None  # the last pair, and its way back by several looks
 
     @property
     def device(self) -> torch.device:
@@ -92,12 +90,6 @@ class Computation:
         inference: Any = copy.copy(self.inference)
         inference._modules = {**inference._modules, "encoder": encoder}
         changed._inference = inference
-        return changed
-
-    def looking_once(self) -> "Computation":
-        """The same with one look, for a search, which looks at the source in ways of its own."""
-        changed = copy.copy(self)
-        changed.settings = replace(self.settings, looks=1)
         return changed
 
     def prepare(self, images: Tensor, frame: Size) -> tuple[Tensor, ...]:
@@ -147,7 +139,14 @@ class Computation:
         return frames.pyramid(*frame) if self.settings.pyramid else (frame,)
 
     def flow(
-        self, pair: Pair, size: Size, other_size: Size, frame: Size, tile: int | None = None, mixture: bool = False
+        self,
+        pair: Pair,
+        size: Size,
+        other_size: Size,
+        frame: Size,
+        tile: int | None = None,
+        mixture: bool = False,
+        known: Coarse | None = None,
     ) -> Tensor:
         """Features -> flow on the grid of `size`, in pixels of the other image: B x 2 x H x W.
 
@@ -159,12 +158,15 @@ class Computation:
                 before the last level is decoded.
             mixture: of a network with an uncertainty head the mixture as well, in pixels of the other image; not in
                 tiles.
+            known: flow4 and flow3, where they are.
         """
-        return self._finish(self._last(pair, frame, tile, mixture), size, other_size, frame)
+        return self._finish(self._last(pair, frame, tile, mixture, known), size, other_size, frame)
 
-    def flow_both(self, pair: Pair, size: Size, other_size: Size, frame: Size) -> tuple[Tensor, Tensor]:
+    def flow_both(
+        self, pair: Pair, size: Size, other_size: Size, frame: Size, known: Coarse | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As `flow`, of batches whose second halves are the first ones the other way round: there and back."""
-        forward, backward = self._last(pair, frame, both=True).chunk(2)
+        forward, backward = self._last(pair, frame, known=known).chunk(2)
         return self._finish(forward, size, other_size, frame), self._finish(backward, other_size, size, frame)
 
     def mirrored(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,15 +180,11 @@ class Computation:
         return self.prepare(image.pixels, _LNET)
 
     def _last(
-        self, pair: Pair, frame: Size, tile: int | None = None, mixture: bool = False, both: bool = False
+        self, pair: Pair, frame: Size, tile: int | None = None, mixture: bool = False, known: Coarse | None = None
     ) -> Tensor:
-        """The network's last flow, in pixels of the frame, and where it is asked for its mixture.
-
-        Args:
-            both: the second half of the batch is the first the other way round.
-        """
+        """The network's last flow, in pixels of the frame, and where it is asked for its mixture."""
         coarsest, *finer = self.frames(frame)
-        flow, before = self._decoded(pair(coarsest), coarsest, tile, None, mixture, not finer, both), coarsest
+        flow, before = self._decoded(pair(coarsest), coarsest, tile, None, mixture, not finer, known), coarsest
         for at in finer:
             flow = scale_flow(flow, at[1] / before[1], at[0] / before[0])
             flow, before = self._decoded(pair(at), at, tile, flow, mixture, at == frame), at
@@ -200,19 +198,21 @@ class Computation:
         start: Tensor | None,
         mixture: bool,
         last: bool,
-        both: bool = False,
+        known: Coarse | None = None,
     ) -> Tensor:
         """The last flow in one frame, from level 4 on or, with a flow to start from, of levels 2 and 1 alone.
 
         Args:
             last: it is the last frame: what the settings want done at the end is, and `mixture` counts.
-            both: as for `_last`.
+            known: flow4 and flow3, where they are.
         """
         extra = frames.extra_levels(*frame) if self.settings.iterative_refinement and start is None else 0
         logger.debug("frame %s, %d extra levels%s", frame, extra, "" if start is None else ", from the frame before")
         network: Any = self.inference
         passes = self.settings.first_passes if start is None else self.settings.passes
         again: dict[str, Any] = {"passes": passes} if passes > 1 else {}
+        if known is not None:
+            again["known"] = known
         if self.settings.speed == "exact" and frame[0] * frame[1] >= _WORTH and self.device.type == "cpu":
             memory.give_back()  # what the encoder let go, a fifth of the peak
         mixture, anchor = mixture and last, self.settings.anchor and last
@@ -220,8 +220,6 @@ class Computation:
         coarse = [image._replace(level2=None, level1=None) for image in pair] if anchor else []
         target, source = pair
         with speed.full_precision(self.device, self.settings.speed):
-            if self.settings.looks > 1 and start is None:
-                again["known"] = self._coarse(target, source, both, passes)
             if tile is not None and tile < max(frame):
                 if start is not None:
                     flow = tiles.fine(network, target, source, start, tile, **again)
@@ -238,22 +236,6 @@ class Computation:
                 flow = anchored(ours, theirs, network.level4(ours, theirs), flow, frame)
             return torch.cat((flow, network.mixture(*seen, flow).packed()), dim=1) if mixture else flow
 
-    def _coarse(self, target: Any, source: Any, both: bool, passes: int) -> Coarse:
-        """flow4 and flow3 of several looks; for the way back of the pair before nothing is computed again."""
-        network: Any = self.inference
-        looks = self.settings.looks
-        if both:
-            ways = looked_again(network, _first_half(target), _first_half(source), looks, passes)
-            return tuple(torch.cat(level) for level in zip(*ways, strict=True))  # type: ignore[return-value]
-        if self._looked is not None:
-            (known_target, known_source, how), back = self._looked
-            if known_target is source.level4 and known_source is target.level4 and how == (looks, passes):
-                self._looked = None
-                return back
-        there, back = looked_again(network, target, source, looks, passes)
-        self._looked = (target.level4, source.level4, (looks, passes)), back
-        return there
-
     def _finish(self, last: Tensor, size: Size, other_size: Size, frame: Size) -> Tensor:
         flow = frame_flow_to_source(frames.finish(last[:, :2], size, frame), other_size)
         if last.shape[1] == 2:
@@ -262,10 +244,3 @@ class Computation:
         if self.config.network != "pdc-net":  # whose variances are of its frame, as published
             mixture = mixture.scaled(other_size[1] / frame[1], other_size[0] / frame[0])
         return torch.cat((flow, mixture.resized(size).packed()), dim=1)
-
-
-def _first_half(features: Any) -> Any:
-    """Levels 4 and 3 of the first half of a batch."""
-    half = len(features.level4) // 2
-    low = {name: getattr(features, name)[:half] for name in ("level4", "level3", "image")}
-    return features._replace(level2=low["level3"], level1=low["level3"], **low)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from glunet.flow import geometry
-from glunet.geometry.estimation import apply_homography
+from glunet.geometry.estimation import apply_homography, resizing
 from glunet.inference.computation import Computation
-from glunet.inference.confidence import round_trip
 from glunet.inference.encoded import Encoded, Size
 from glunet.inference.features import feature_points
 from glunet.inference.hypotheses import Hypothesis, PointSource
@@ -22,8 +21,8 @@ from glunet.inference.polish import Polish
 from glunet.inference.search import Coarse, Search, Searcher, TwoWay
 from glunet.inference.stages import Answer, Stages, homography_stage, multi_scale
 from glunet.network.glunet import LNET_SIZE
+from glunet.network.second_look import returning
 
-COMES_BACK = 6.0  # px of the 256 frame within which a cell counts as found
 _LNET, _GLOBAL = (LNET_SIZE, LNET_SIZE), ("level4", "level3")  # the frame of the global level, and what it reads
 _CELLS = 32  # of the side of level 3's grid
 REDUCED = 320  # px of the longer side of the copies that hypotheses are tried on
@@ -38,11 +37,13 @@ class Ways(NamedTuple):
         flow: H x W x 2 float32, target into source, pixels.
         backward: H_source x W_source x 2, the way back; None where it was not asked for.
         mixture: H x W x 4, as `Match.mixture`; None for networks that do not predict it.
+        plane: the target -> source homography that the network saw the source through, 3 x 3; None for none.
     """
 
     flow: np.ndarray
     backward: np.ndarray | None
     mixture: np.ndarray | None
+    plane: np.ndarray | None = None
 
 
 class Wish(NamedTuple):
@@ -69,6 +70,7 @@ def searcher(
     how: Search,
     points: Sequence[PointSource],
     plane: bool,
+    near: np.ndarray | None = None,
 ) -> Searcher:
     """A search on a pair of source and target; `ask` passes once more, both ways, of two other images in a `frame`."""
     source, target = pair
@@ -90,7 +92,8 @@ def searcher(
     again = partial(_through, source, target, target.size, partial(ask, frame=frame))
     worth = math.prod(quick) <= WORTH * math.prod(frame)
     quicker = reduced if worth else None
-    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points, quicker, plane)
+    guess = None if near is None else Hypothesis(near, "the global level")
+    return Searcher(seen, again, coarse, (source.picture, target.picture), how, points, quicker, plane, guess)
 
 
 def reduced_size(full: Size) -> Size:
@@ -107,18 +110,12 @@ def _through(
     Returns:
         Flows on that grid, into itself; the target may be a smaller copy.
     """
-    way = ask(warped(source, matrix @ _enlarging(target.size, size), target.size), target)
+    way = ask(warped(source, matrix @ resizing(target.size, size), target.size), target)
     assert way.backward is not None
     if target.size == size:
         return TwoWay(way.flow, way.backward)
     factor = np.array((size[1] / target.size[1], size[0] / target.size[0]), np.float32)
     return TwoWay(*(cv2.resize(flow, size[::-1], interpolation=cv2.INTER_LINEAR) * factor for flow in way[:2]))
-
-
-def _enlarging(size: Size, other: Size) -> np.ndarray:
-    """The map, 3 x 3, of pixel centres from an image of (height, width) to a larger or smaller copy of it."""
-    y, x = (big / small for big, small in zip(other, size, strict=True))
-    return np.array(((x, 0, x / 2 - 0.5), (0, y, y / 2 - 0.5), (0, 0, 1)))
 
 
 def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:
@@ -154,17 +151,24 @@ def _shrinking(there: np.ndarray, inside: np.ndarray) -> int:
     return max(1, int(np.median(steps))) if len(steps) else 1
 
 
-@torch.inference_mode()
 def global_scores(
     computation: Computation, source: Encoded, target: Encoded, guesses: Sequence[Hypothesis]
 ) -> list[float]:
-    """How much of the target comes back, by levels 4 and 3 alone, with the source as it lies or warped by a hypothesis.
+    """How much of the target comes back, as shares of level 3's cells, 0..1: as `global_flows`."""
+    return global_flows(computation, source, target, guesses)[1].float().mean(dim=(1, 2)).tolist()
+
+
+@torch.inference_mode()
+def global_flows(
+    computation: Computation, source: Encoded, target: Encoded, guesses: Sequence[Hypothesis]
+) -> tuple[Tensor, Tensor]:
+    """flow3 by levels 4 and 3 alone, of the source as it lies, then of the source warped by each hypothesis.
 
     Returns:
-        Shares of level 3's cells, 0..1: those that are in view and return to within `COMES_BACK`. First of the source
-        as it lies, then of each hypothesis.
+        (1 + guesses) x 2 x 32 x 32, pixels of the 256 frame; and which of level 3's cells are in view and return to
+        within `COMES_BACK`, bool.
     """
-    frame = _enlarging(_LNET, target.size)  # which shows the target whole
+    frame = resizing(_LNET, target.size)  # which shows the target whole
     copies = [warped(source, guess.matrix @ frame, _LNET) for guess in guesses]
     at_once = 1 if computation.device.type == "cpu" else _AT_ONCE
     encoded = [
@@ -178,15 +182,12 @@ def global_scores(
     ours = known._replace(**{name: getattr(known, name).expand(1 + len(copies), -1, -1, -1) for name in _GLOBAL})
     theirs = plain._replace(**{name: torch.cat([getattr(f, name) for f in (plain, *encoded)]) for name in _GLOBAL})
     network: Any = computation.inference
-    there, back = (
-        geometry.scale_flow(network.coarse(*pair)[1], _CELLS / LNET_SIZE, _CELLS / LNET_SIZE)
-        for pair in ((ours, theirs), (theirs, ours))
-    )
+    flow, back = (network.coarse(*pair)[1].float() for pair in ((ours, theirs), (theirs, ours)))
     all_of_it = np.ones(source.size, bool) if source.valid is None else source.valid
-    shown = torch.stack([_cells(valid, there.device) for valid in (all_of_it, *(copy.valid for copy in copies))])
+    shown = torch.stack([_cells(valid, flow.device) for valid in (all_of_it, *(copy.valid for copy in copies))])
+    there = geometry.scale_flow(flow, _CELLS / LNET_SIZE, _CELLS / LNET_SIZE)
     seen = geometry.in_view(there, (_CELLS, _CELLS)) & (geometry.warp(shown, there)[:, 0] > 0.5)
-    returned = round_trip(there, back) * (LNET_SIZE / _CELLS) <= COMES_BACK
-    return (seen & returned).float().mean(dim=(1, 2)).tolist()
+    return flow, seen & returning(flow, back)
 
 
 def _global_features(computation: Computation, image: Encoded) -> Any:
@@ -196,7 +197,7 @@ def _global_features(computation: Computation, image: Encoded) -> Any:
 
 
 def _cells(valid: np.ndarray | None, device: torch.device) -> Tensor:
-    """1 x 32 x 32: which share of each cell is valid."""
+    """1 x 32 x 32: which share of each of level 3's cells is valid."""
     assert valid is not None
     return geometry.resize_area(torch.from_numpy(valid)[None, None].float().to(device), (_CELLS, _CELLS))[0]
 

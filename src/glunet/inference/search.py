@@ -9,8 +9,9 @@ hypothesis, a homography (`glunet.inference.hypotheses`):
 
 Keypoints always come first, since they cost little. Simulated views, passes, the encoder's features and the coarse grid
 follow only while the match agrees badly with itself. Passes are tried on smaller copies; what these find, one pass of
-the images as they are repeats. Rough homographies, of simulated views and of passes, are made exact by keypoints of the
-source warped by them; a plane that enough of these stand for is taken where the flow comes near it and no closer.
+the images as they are repeats. Rough homographies, of the network, of simulated views and of passes, are made exact by
+keypoints of the source warped by them; a plane that enough of these stand for is taken where the flow comes near it and
+no closer.
 """
 
 import logging
@@ -162,6 +163,7 @@ class Searcher:
         sources: a user's own sources of matching points.
         reduced: as `again`, on smaller copies of the images, to try hypotheses by; None where that saves nothing.
         plane: whether a scene near a plane that keypoints stand for is brought onto it (the setting `plane`).
+        near: what the network saw the source through in its first pass (`glunet.inference.nearer`); None for nothing.
     """
 
     views: Views
@@ -172,6 +174,7 @@ class Searcher:
     sources: Sequence[PointSource] = ()
     reduced: Pass | None = None
     plane: bool = True
+    near: Hypothesis | None = None
 
     def __post_init__(self) -> None:
         self.trial = self.again if self.reduced is None or self.how == "full" else self.reduced
@@ -203,6 +206,8 @@ class Searcher:
         quick = self.how != "full" and before >= AGREES
         self.guesses = self._from_points(hypotheses.LONGEST_QUICK if quick else hypotheses.LONGEST)
         self._choose(self.guesses)
+        if self.near is not None and not self.guesses:
+            self._closer(self.near)
         if self._goes_on(AGREES):
             simulated = hypotheses.from_keypoints(self.views, simulate=True)
             simulated += hypotheses.through(simulated[:1], self.views)
@@ -220,13 +225,17 @@ class Searcher:
         if self.through is not None and self.trial is not self.again:
             self._at_full_size(*start)
         if self.through is not None:
-            nearer = hypotheses.through([self.through], self.views)
-            self._choose(nearer)
-            self.guesses += nearer
+            self._closer(self.through)
         if self.plane:
             self._flatten([guess for guess in self.guesses if guess.exact])
         flow, found = self._result(self.best, before, self.agreement)
         return TwoWay(flow, self.best.backward), found
+
+    def _closer(self, rough: Hypothesis) -> None:
+        """Takes over what keypoints say through a rough hypothesis."""
+        guesses = hypotheses.through([rough], self.views)
+        self._choose(guesses)
+        self.guesses += guesses
 
     def _from_points(self, longest: int) -> list[Hypothesis]:
         """Hypotheses of keypoints, on copies with this longest side, and of the user's own sources of points."""

@@ -16,6 +16,7 @@ from glunet.network.glunet import LNET_SIZE, Features, GLUNet
 
 COMES_BACK = 6.0  # px of the 256 frame within which a position counts as found
 SURE = 0.9  # share of the positions that come back from which on a pair needs no second look
+LOST = 0.1  # and below which there is nothing to look along
 MORE = 0.03  # of them by which a later look must be better; less is chance
 SCALES = (48.0, 24.0, 12.0, 6.0, 6.0, 6.0)  # px of the 256 frame
 LARGEST = 1024.0  # px, of a motion that is looked along
@@ -39,7 +40,7 @@ def looked_again(
     there, back = (network.coarse(*pair, passes=passes) for pair in ((target, source), (source, target)))
     share = comes_back(there[1], back[1])
     for _ in range(looks - 1):
-        unsure = torch.nonzero(share < SURE)[:, 0]
+        unsure = torch.nonzero((share >= LOST) & (share < SURE))[:, 0]
         if not len(unsure):
             break
         ours, theirs = (_those(image, unsure) for image in (target, source))
