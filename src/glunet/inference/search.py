@@ -260,14 +260,22 @@ class Searcher:
         """Whether to look further: everything is wanted, or the match agrees badly.
 
         What is lost in spite of a sure hypothesis looks different to the network (heat and light, say), which has
-        nothing to add. Where a part agrees, a pass through the hypothesis finds the rest.
+        nothing to add. Where a part agrees, a pass through the hypothesis finds the rest, unless the first pass was one.
         """
-        hopeless = self.agreement < LOST and any(map(self._sure, self.guesses))
+        sure = [guess for guess in self.guesses if self._sure(guess)]
+        hopeless = any(self.agreement < LOST or self._seen_through(guess) for guess in sure)
         return self.how == "full" or (self.agreement < enough and not hopeless)
 
     def _sure(self, guess: Hypothesis) -> bool:
         """Whether so many points stand for a hypothesis that it is no chance, and the match follows it."""
         return guess.inliers >= SURE and misses(self.best.flow, guess) <= tolerance(self.views.source.shape)
+
+    def _seen_through(self, guess: Hypothesis) -> bool:
+        """Whether the network's first pass was one through this hypothesis, or nearly."""
+        if self.near is None:
+            return False
+        away = np.linalg.norm(apply_homography(self.near.matrix, guess.target) - guess.source, axis=-1)
+        return bool(np.median(away) <= tolerance(self.views.source.shape))
 
     def _lies_as_it_is(self) -> bool:
         """Whether the global level is sure enough of the images as they lie."""
