@@ -260,7 +260,8 @@ class Searcher:
         """Whether to look further: everything is wanted, or the match agrees badly.
 
         What is lost in spite of a sure hypothesis looks different to the network (heat and light, say), which has
-        nothing to add. Where a part agrees, a pass through the hypothesis finds the rest, unless the first pass was one.
+        nothing to add; nor has it where its first pass was one through that hypothesis. Else, where a part agrees, a
+        pass through it finds the rest.
         """
         sure = [guess for guess in self.guesses if self._sure(guess)]
         hopeless = any(self.agreement < LOST or self._seen_through(guess) for guess in sure)
