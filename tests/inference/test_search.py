@@ -14,7 +14,6 @@ import glunet
 from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography
 from glunet.inference import hypotheses, search
-from glunet.inference.features import feature_points
 from glunet.inference.likeness import Views, grid, views
 from textured import SIZE, constant, scene, seen_through, similarity
 from untrained import matcher
@@ -375,22 +374,6 @@ def test_a_lost_pair_is_matched_through_the_encoders_features_before_the_coarse_
     assert asked_for == ["the encoder's features"]
     inner = (slice(20, -20), slice(40, -40))
     assert np.abs(best.flow - search.homography_flow(true, SIZE))[inner].max() < 4
-
-
-def test_features_of_places_are_matched_between_different_light_and_masks_leave_out_theirs():
-    made = glunet.load()
-    picture = skimage.data.astronaut()[:240, :320].astype(np.float64)
-    dark = 255 * (picture[:, 64:] / 255) ** 2.2
-    valid = np.ones((240, 320), bool)
-    valid[:, 240:] = False
-    source, target = made.open(picture / 255, valid), made.open(dark / 255)
-    there, here = feature_points(made.computation, source, target)
-    assert there.shape == here.shape
-    assert len(here) > 50
-    assert there[:, 0].max() < 240
-    assert (np.abs(there - here - (64, 0)).max(axis=1) <= 8).mean() > 0.8
-    assert (here >= -0.5).all()
-    assert (here <= (255.5, 239.5)).all()
 
 
 def test_keypoints_that_the_match_follows_are_counted():
