@@ -313,11 +313,11 @@ class Matcher:
         own = self._own and tile is None
         back_first = search != "none" if not own or self.settings.flipping else search == "full"
         both = backward or back_first or (confidence and not own)
-        ways = self._network_ways(sources, targets, both, tile, own and (confidence or search == "auto"))
+        ways = self._answer(sources, targets, both, tile, own and (confidence or search == "auto")).ways()
         if self.settings.stages != "D":
             with threads():
                 ways = [
-                    networks.staged(self.settings.stages, *pair, lambda s, t: self._network_ways([s], [t], False)[0])
+                    networks.staged(self.settings.stages, *pair, lambda s, t: self._answer([s], [t], False).ways()[0])
                     for pair in zip(sources, targets, ways, strict=True)
                 ]
         return [self._finished(s, t, way, wish) for s, t, way in zip(sources, targets, ways, strict=True)]
@@ -334,7 +334,7 @@ class Matcher:
                 self.computation,
                 (source, target),
                 seen,
-                lambda s, t, frame: self._network_ways([s], [t], True, wish.tile, frame=frame)[0],
+                lambda s, t, frame: self._answer([s], [t], True, wish.tile, frame=frame).ways()[0],
                 wish.search,
                 self.points,
                 self.settings.plane,
@@ -369,27 +369,11 @@ class Matcher:
             mixture if wish.confidence or not self._own else None, self.learned,
         )  # fmt: skip
 
-    def _network_ways(
-        self,
-        sources: list[Encoded],
-        targets: list[Encoded],
-        both: bool,
-        tile: int | None = None,
-        mixture: bool = False,
-        frame: Size | None = None,
-    ) -> list[Ways]:
-        """The network's answer for each pair: the way back and the mixture where they are asked for (`_answer`)."""
-        made = self._answer(sources, targets, both, tile, mixture, frame)
-        none: list[None] = [None] * len(targets)
-        back = _arrays(made.backward) if made.backward is not None else none
-        mixed = _arrays(made.flow[:, 2:]) if made.flow.shape[1] > 2 else none
-        return [Ways(*way) for way in zip(_arrays(made.flow[:, :2]), back, mixed, made.planes, strict=True)]
-
     @torch.inference_mode()
     def _way_back(self, source: Encoded, target: Encoded, way: Ways) -> np.ndarray:
         """The network's flow from the source into the target, of a pair whose way there is known."""
         with out_of_memory_told(self.device, source.size, target.size, 1, self.frame(target.size)):
-            return _arrays(nearer.way_back(self.computation, source, target, way.plane))[0]
+            return nearer.arrays(nearer.way_back(self.computation, source, target, way.plane))[0]
 
     @torch.inference_mode()
     def _answer(
@@ -459,7 +443,3 @@ class Matcher:
         if available is not None and self._needed(source_size, target_size, pairs, False) > available:
             limit = f"{human(available)} is available on {self.device}"
             raise too_large(source_size, target_size, pairs, limit, self.frame(target_size))
-
-
-def _arrays(flows: Tensor) -> list[Any]:
-    return [np.ascontiguousarray(flow.permute(1, 2, 0).cpu().numpy()) for flow in flows]

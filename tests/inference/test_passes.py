@@ -41,7 +41,7 @@ def made_searcher(made, source, target) -> search.Searcher:
         made.computation,
         (source, target),
         passes.views_of(source, target),
-        lambda s, t, frame: made._network_ways([s], [t], True, frame=frame)[0],
+        lambda s, t, frame: made._answer([s], [t], True, frame=frame).ways()[0],
         "auto",
         (),
         made.settings.plane,

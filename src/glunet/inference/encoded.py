@@ -29,10 +29,12 @@ class Encoded:
         valid: H x W bool, or None where all pixels count.
         settings: of the matcher that made it; no other can use it.
         bits: that its white was taken to have; 0 where the image says it itself (`glunet.images.reading`).
+        described: its positions and their descriptors (`glunet.inference.features`), once something has asked for them.
     """
 
     def __init__(self, pixels: Tensor, valid: np.ndarray | None, settings: object, bits: int = 0) -> None:
         self.pixels, self.valid, self.settings, self.bits = pixels, valid, settings, bits
+        self.described: tuple[np.ndarray, np.ndarray] | None = None
         self._features: OrderedDict[Size, Any] = OrderedDict()
 
     @property

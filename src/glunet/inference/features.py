@@ -25,7 +25,12 @@ def feature_points(computation: Computation, source: Encoded, target: Encoded) -
     ones tell what is at a place, the others where, and what all places of an image have in common tells neither
     (figures: docs/weights.md, 2026-11-28).
     """
-    return matched(_described(computation, source), _described(computation, target), ratio=None)
+    for image in (source, target):  # the network may have asked before a search does
+        if image.described is None:
+            image.described = _described(computation, image)
+    assert source.described is not None
+    assert target.described is not None
+    return matched(source.described, target.described, ratio=None)
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from glunet.inference.encoded import Encoded, Size, together
 from glunet.inference.features import feature_points
 from glunet.inference.hypotheses import FEWEST, Hypothesis, from_features, oriented
 from glunet.inference.likeness import grid
-from glunet.inference.passes import global_flows, views_of, warped
+from glunet.inference.passes import Ways, global_flows, views_of, warped
 from glunet.inference.speed import full_precision
 from glunet.network.glunet import LNET_SIZE
 from glunet.network.second_look import LOST, SURE, Coarse, comes_back, looked_again, returning
@@ -46,6 +46,18 @@ class Answer(NamedTuple):
     flow: Tensor
     backward: Tensor | None
     planes: Sequence[np.ndarray | None]
+
+    def ways(self) -> list[Ways]:
+        """The same pair by pair, as arrays."""
+        none: list[None] = [None] * len(self.planes)
+        back = none if self.backward is None else arrays(self.backward)
+        mixed = arrays(self.flow[:, 2:]) if self.flow.shape[1] > 2 else none
+        return [Ways(*way) for way in zip(arrays(self.flow[:, :2]), back, mixed, self.planes, strict=True)]
+
+
+def arrays(flows: Tensor) -> list[Any]:
+    """B x C x H x W -> H x W x C each."""
+    return [np.ascontiguousarray(flow.permute(1, 2, 0).cpu().numpy()) for flow in flows]
 
 
 def answer(
