@@ -18,14 +18,13 @@ from glunet.flow.files import write_flow
 from glunet.geometry import estimation as models
 from glunet.geometry.points import Correspondences, check_points, spread
 from glunet.images import drawing
-from glunet.images.reading import load_image
+from glunet.images.reading import load_pixels
 from glunet.inference.confidence import (
     SURE_AGREEMENT,
     SURE_POINTS,
     Calibration,
     Kind,
     Verdict,
-    flow_tensor,
     occluded,
     pair_median,
     round_trip,
@@ -124,7 +123,7 @@ class Match:
         Raises:
             GlunetError: if the way back was not asked for.
         """
-        return round_trip(self._flow_tensor(), flow_tensor(self._backward()))[0].numpy()
+        return round_trip(self._flow_tensor(), geometry.as_tensor(self._backward()))[0].numpy()
 
     @cached_property
     def occluded(self) -> np.ndarray:
@@ -133,7 +132,7 @@ class Match:
         Raises:
             GlunetError: if the way back was not asked for.
         """
-        back = flow_tensor(self._backward())
+        back = geometry.as_tensor(self._backward())
         return occluded(self._flow_tensor(), back, torch.from_numpy(self.in_view)[None])[0].numpy()
 
     @property
@@ -201,7 +200,7 @@ class Match:
     def _mixture(self) -> Mixture:
         if self.mixture is None:
             raise GlunetError("This network predicts no variance (PDC-Net does): its confidence is `match.confidence`.")
-        return Mixture.unpacked(flow_tensor(self.mixture))
+        return Mixture.unpacked(geometry.as_tensor(self.mixture))
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -365,7 +364,7 @@ class Match:
             GlunetError: an image of another size than the source's, or of a type that has no values in between.
         """
         if not isinstance(image, np.ndarray):
-            image = load_image(image, "source").round().byte().permute(1, 2, 0).numpy()
+            image = load_pixels(image, "source")
         if image.ndim not in (2, 3) or image.dtype.kind not in "iufb":
             raise GlunetError(
                 "An image to warp is an array of numbers, H x W or H x W x C, but "
@@ -439,7 +438,7 @@ class Match:
         }
 
     def _flow_tensor(self) -> torch.Tensor:
-        return flow_tensor(self.flow)
+        return geometry.as_tensor(self.flow)
 
     def _backward(self) -> np.ndarray:
         if self.backward is None:

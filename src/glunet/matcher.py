@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from glunet.errors import GlunetError
+from glunet.flow.geometry import as_array
 from glunet.images.reading import ImageLike, check_batches, depth, grey_levels, image_size
 from glunet.inference import many, nearer, tiles
 from glunet.inference import passes as networks
@@ -373,7 +374,7 @@ class Matcher:
     def _way_back(self, source: Encoded, target: Encoded, way: Ways) -> np.ndarray:
         """The network's flow from the source into the target, of a pair whose way there is known."""
         with out_of_memory_told(self.device, source.size, target.size, 1, self.frame(target.size)):
-            return nearer.arrays(nearer.way_back(self.computation, source, target, way.plane))[0]
+            return as_array(nearer.way_back(self.computation, source, target, way.plane)[0])
 
     @torch.inference_mode()
     def _answer(

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from conftest import Command
-from glunet.batch import lists, results, run
+from glunet.batch import run
 from glunet.batch.run import Done, Job
-from glunet.colmap.pairs import every
 from glunet.errors import GlunetError
 from glunet.flow.files import read_flow
+from glunet.images import pairs as pair_lists
 from glunet.images.folders import smaller
-from glunet.images.reading import load_image
+from glunet.images.pairs import every
+from glunet.images.reading import load_pixels
 from untrained import matcher as untrained
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -46,7 +47,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return sorted((row for file in files for row in file), key=lambda row: (row["source"], row["target"]))
 
 
-def named(folder: Path) -> list[lists.Named]:
+def named(folder: Path) -> list[pair_lists.Names]:
     return [(row["source"], row["target"]) for row in rows(folder)]
 
 
@@ -55,10 +56,7 @@ def test_a_row_says_what_the_match_of_the_pair_says(photos: Path) -> None:
     assert named(photos.parent / "out") == PAIRS[:2]
     assert pq.read_table(photos.parent / "out").num_rows == 2  # the folder is a data set, whatever else is in it
     for row in rows(photos.parent / "out"):
-        source, target = (
-            smaller(load_image(photos / row[role]).round().byte().permute(1, 2, 0).numpy(), 80)
-            for role in ("source", "target")
-        )
+        source, target = (smaller(load_pixels(photos / row[role]), 80) for role in ("source", "target"))
         match = untrained().match(source, target)
         points = match.sample(50, 0.01)
         assert row["error"] is None
@@ -71,12 +69,6 @@ def test_a_row_says_what_the_match_of_the_pair_says(photos: Path) -> None:
         flow = read_flow(photos.parent / "out" / row["flow"])
         np.testing.assert_array_equal(flow.flow, match.flow)
         assert flow.metadata["weights"] == "untrained"
-
-
-def test_a_homography_is_in_pixels_of_the_files() -> None:
-    scale = results.scaling((60, 80), (120, 160))
-    np.testing.assert_allclose(scale @ (0, 0, 1), (0.5, 0.5, 1))  # the centre of the first 2 x 2 pixels
-    np.testing.assert_allclose(scale @ (79, 59, 1), (158.5, 118.5, 1))
 
 
 def test_a_bad_image_fails_its_pairs_only(photos: Path) -> None:
@@ -160,7 +152,7 @@ def test_images_come_from_any_address_of_fsspec(photos: Path) -> None:
 
 def test_what_cannot_be_is_said_before_anything_is_made(photos: Path, command: Command) -> None:
     out = photos.parent / "out"
-    lists.write(photos.parent / "pairs.txt", PAIRS)
+    pair_lists.write(photos.parent / "pairs.txt", PAIRS)
     for words, told in (
         (("--images", photos / "gone"), "is no folder"),
         (("--images", "nowhere://bucket"), "cannot be reached"),
@@ -178,7 +170,7 @@ def test_a_missing_library_is_named(photos: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_command(photos: Path, command: Command) -> None:
-    lists.write(photos.parent / "pairs.txt", [*PAIRS, ("0.png", "gone.png")])
+    pair_lists.write(photos.parent / "pairs.txt", [*PAIRS, ("0.png", "gone.png")])
     words = ("batch", photos.parent / "pairs.txt", "--images", photos, "--out", photos.parent / "out", "--block", 4)
     code, out, told = command(*words)
     assert code == 0

@@ -14,13 +14,12 @@ from PIL import Image
 import rendered
 from glunet import cli
 from glunet.colmap import database
-from glunet.colmap import pairs as pairs_module
-from glunet.colmap.collect import Settings, meet
+from glunet.colmap.collect import Settings, collect, meet
 from glunet.colmap.database import Verified, quiet
 from glunet.colmap.keypoints import NONE, Keypoints
-from glunet.colmap.pictures import Shelf, pictures
 from glunet.colmap.tracks import track_lengths
-from glunet.errors import GlunetError
+from glunet.images import pairs as pairs_module
+from glunet.images.folders import pictures
 from glunet.inference.confidence import Calibration
 from glunet.inference.encoded import Encoded
 from glunet.match import Match, Provenance
@@ -417,23 +416,11 @@ def test_steps_and_time_left_are_shown_to_a_terminal(run, photos, tmp_path, monk
     assert "6/6" not in printed
 
 
-def test_few_images_are_kept_encoded(photos, truth):
+def test_each_image_is_encoded_once(truth, photos):
     listed = pictures(photos)
     assert [picture.name for picture in listed] == ORDER
-    shelf = Shelf(truth, listed, None, room=2)
-    for i, j in pairs_module.by_blocks(pairs_module.every(4), 2):
-        _ = shelf[i], shelf[j]
-        assert len(shelf._kept) <= 2
-    assert len(truth.encoded) < 12  # two for each pair, if none were kept
-    assert Shelf(truth, listed, None).room == 4
-
-
-@given(st.integers(2, 30), st.integers(2, 9))
-def test_blocks_are_the_same_pairs(count, room):
-    every = pairs_module.every(count)
-    assert sorted(pairs_module.by_blocks(every, room)) == every
-    assert len(pairs_module.window(count, count)) == len(every) == count * (count - 1) // 2
-    assert set(pairs_module.window(count, 1)) == {(i, i + 1) for i in range(count - 1)}
+    collect(truth, listed, pairs_module.every(4), Settings(size=None))
+    assert sorted(truth.encoded) == [0, 1, 2, 3]
 
 
 def test_images_are_taken_as_colmap_takes_them(tmp_path):
@@ -448,20 +435,6 @@ def test_images_are_taken_as_colmap_takes_them(tmp_path):
     assert np.array_equal(first.pixels(), stored)
     bitmap = pycolmap.Bitmap.read(tmp_path / "a.png", True)
     assert (bitmap.height, bitmap.width) == (40, 60)
-
-
-def test_pairs_from_a_file(tmp_path):
-    file = tmp_path / "pairs.txt"
-    file.write_text("# comment\na b.png c.png\n\nc.png d.png\nd.png  c.png\n")
-    assert pairs_module.read(file, ["a b.png", "c.png", "d.png"]) == [(0, 1), (1, 2)]
-    for text, told in (
-        ("c.png e.png\n", "Line 1 .* is 'c.png e.png'"),
-        ("c.png c.png\n", "different"),
-        ("", "no pairs"),
-    ):
-        file.write_text(text)
-        with pytest.raises(GlunetError, match=told):
-            pairs_module.read(file, ["a b.png", "c.png", "d.png"])
 
 
 def test_what_cannot_be_done_is_said(run, monkeypatch, photos, tmp_path):

@@ -226,7 +226,7 @@ def test_wrong_places_are_said(name: str, tmp_path: Path) -> None:
 def test_truth_of_another_size(tmp_path: Path) -> None:
     layouts.middlebury(tmp_path)
     layouts.flo(tmp_path / "other-gt-flow/Venus/flow10.flo", (60, 48), 1, 1)
-    with pytest.raises(GlunetError, match=r"60x48, but its frame10\.png is 64x48"):
+    with pytest.raises(GlunetError, match=r"60x48, but frame10\.png is 64x48"):
         evaluate(benchmark("middlebury").open(tmp_path), Identity())
 
 

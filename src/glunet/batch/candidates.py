@@ -10,14 +10,13 @@ from PIL import Image
 
 from glunet.errors import GlunetError
 from glunet.flow.geometry import resize_area
+from glunet.images.pairs import Numbers
 from glunet.images.reading import load_image
 from glunet.inference.frames import normalise
 from glunet.inference.speed import own_state
 
 if TYPE_CHECKING:
     from glunet.matcher import Matcher
-
-Pair = tuple[int, int]
 
 _SIDE = 320  # longer side at which images are described, pixels
 _POWER = 2.0  # of the generalised mean that pools features (Radenovic et al., TPAMI 2019, equation 3)
@@ -45,7 +44,7 @@ def describe(matcher: "Matcher", image: Path) -> np.ndarray:
     return pooled / np.linalg.norm(pooled)
 
 
-def nearest(descriptors: np.ndarray, count: int) -> list[Pair]:
+def nearest(descriptors: np.ndarray, count: int) -> list[Numbers]:
     """Each image with the `count` that look most like it; a pair is named once.
 
     What all images of the collection have in common, their mean, is taken out first.
@@ -61,7 +60,7 @@ def nearest(descriptors: np.ndarray, count: int) -> list[Pair]:
     centred = descriptors - descriptors.mean(axis=0)
     centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     count = min(count, len(centred) - 1)
-    pairs: set[Pair] = set()
+    pairs: set[Numbers] = set()
     for first in range(0, len(centred), _ROWS):
         likeness = centred[first : first + _ROWS] @ centred.T
         likeness[np.arange(len(likeness)), np.arange(first, first + len(likeness))] = -np.inf
@@ -110,7 +109,7 @@ def position(image: Path) -> tuple[float, float] | None:
     return latitude, longitude
 
 
-def near(positions: Sequence[tuple[float, float] | None], metres: float) -> list[Pair]:
+def near(positions: Sequence[tuple[float, float] | None], metres: float) -> list[Numbers]:
     """All pairs of images taken at most so many metres apart; images without a position are in none.
 
     Raises:
@@ -127,7 +126,7 @@ def near(positions: Sequence[tuple[float, float] | None], metres: float) -> list
         (np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)), axis=1
     )
     chord = 2 * np.sin(min(metres / _EARTH, np.pi) / 2)
-    pairs: list[Pair] = []
+    pairs: list[Numbers] = []
     for i in range(len(points) - 1):
         close = np.flatnonzero(np.linalg.norm(points[i + 1 :] - points[i], axis=1) <= chord) + i + 1
         pairs += [(int(numbers[i]), int(numbers[j])) for j in close]

@@ -1,22 +1,12 @@
-"""The images of a batch: a folder, or any address that fsspec opens; encoded once for the pairs that they are in."""
+"""The images of a batch: a folder, or any address that fsspec opens."""
 
 import os
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from glunet.errors import GlunetError, needed
-from glunet.images.folders import smaller
-from glunet.images.reading import load_image
-from glunet.inference.encoded import Encoded
-from glunet.inference.memory import available_bytes
-
-if TYPE_CHECKING:
-    from glunet.matcher import Matcher
-
-_ENCODED = 320  # bytes for each pixel of an encoded image: its features, and its grey levels
-_SHARE = 0.3  # of the memory there is, for images that are kept encoded
+from glunet.images.reading import load_pixels
 
 
 class Store:
@@ -50,7 +40,7 @@ class Store:
         """
         address = f"{self.root.rstrip('/')}/{name}"
         if self.local:
-            return _pixels(address)
+            return load_pixels(address)
         with tempfile.TemporaryDirectory() as folder:
             copy = os.path.join(folder, os.path.basename(name))
             try:
@@ -59,54 +49,6 @@ class Store:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise GlunetError(f"The image '{address}' cannot be read ({reason}): check the address.") from error
             try:
-                return _pixels(copy)
+                return load_pixels(copy)
             except GlunetError as error:
                 raise GlunetError(str(error).replace(copy, address)) from error
-
-
-def _pixels(path: str) -> np.ndarray:
-    return load_image(path).round().byte().permute(1, 2, 0).numpy()
-
-
-class Shelved(NamedTuple):
-    """An image, encoded.
-
-    Attributes:
-        encoded: brought down to the size at which it is matched.
-        size: (height, width) of the file, upright.
-    """
-
-    encoded: Encoded
-    size: tuple[int, int]
-
-
-class Shelf:
-    """Images by name, encoded when they are first asked for; those not asked for the longest go when memory is short.
-
-    Args:
-        longest: longer side to bring images down to, pixels; None for no limit.
-        workers: how many processes share this machine's memory.
-    """
-
-    def __init__(self, matcher: "Matcher", store: Store, longest: int | None, workers: int = 1) -> None:
-        self.matcher, self.store, self.longest = matcher, store, longest
-        available = available_bytes(matcher.device)
-        self.room = 0 if available is None else int(_SHARE * available / workers / _ENCODED)  # pixels
-        self._kept: dict[str, Shelved] = {}
-
-    def __getitem__(self, name: str) -> Shelved:
-        """The image of this name.
-
-        Raises:
-            GlunetError: if it cannot be used.
-        """
-        shelved = self._kept.pop(name, None)
-        if shelved is None:
-            pixels = self.store.read(name)
-            encoded = self.matcher.encode(smaller(pixels, self.longest))
-            shelved = Shelved(encoded, (pixels.shape[0], pixels.shape[1]))
-            room = self.room - encoded.size[0] * encoded.size[1]
-            while len(self._kept) > 1 and sum(h * w for h, w in (k.encoded.size for k in self._kept.values())) > room:
-                del self._kept[next(iter(self._kept))]
-        self._kept[name] = shelved
-        return shelved

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from glunet.batch.lists import Named
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
+from glunet.geometry.estimation import resizing
+from glunet.images.pairs import Names
 from glunet.match import Match
 
 Size = tuple[int, int]
@@ -51,12 +52,12 @@ def schema() -> Any:
     )
 
 
-def failed(pair: Named, reason: str) -> dict[str, Any]:
+def failed(pair: Names, reason: str) -> dict[str, Any]:
     """The row of a pair that could not be matched."""
     return {"source": pair[0], "target": pair[1], "error": reason}
 
 
-def row(pair: Named, match: Match, source_size: Size, target_size: Size, count: int, least: float) -> dict[str, Any]:
+def row(pair: Names, match: Match, source_size: Size, target_size: Size, count: int, least: float) -> dict[str, Any]:
     """The row of a match.
 
     Args:
@@ -64,7 +65,7 @@ def row(pair: Named, match: Match, source_size: Size, target_size: Size, count: 
         count, least: of the points (`Match.sample`).
     """
     points = match.sample(count, least)
-    to_target, to_source = scaling(match.target_size, target_size), scaling(match.source_size, source_size)
+    to_target, to_source = resizing(match.target_size, target_size), resizing(match.source_size, source_size)
     try:
         homography = to_source @ match.homography() @ np.linalg.inv(to_target)
         plane = (homography / homography[2, 2]).ravel().tolist()
@@ -85,22 +86,16 @@ def row(pair: Named, match: Match, source_size: Size, target_size: Size, count: 
     }
 
 
-def scaling(matched: Size, stored: Size) -> np.ndarray:
-    """3 x 3: from pixels of a matched image to those of its file, pixel centres at integers."""
-    y, x = stored[0] / matched[0], stored[1] / matched[1]
-    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
-
-
 def _scaled(points: np.ndarray, scale: np.ndarray) -> list[list[float]]:
     return (points * scale.diagonal()[:2] + scale[:2, 2]).astype(np.float32).tolist()
 
 
-def file_of(folder: Path, pairs: Sequence[Named]) -> Path:
+def file_of(folder: Path, pairs: Sequence[Names]) -> Path:
     """The file of a block: its name says which pairs are in it."""
     return folder / f"{digest(pairs)}.parquet"
 
 
-def digest(pairs: Sequence[Named]) -> str:
+def digest(pairs: Sequence[Names]) -> str:
     """32 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(pairs).encode(), digest_size=16).hexdigest()
 
@@ -120,7 +115,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]], made_by: dict[str, Any]) 
         pa.parquet.write_table(table, part)
 
 
-def written(folder: Path) -> Iterator[list[Named]]:
+def written(folder: Path) -> Iterator[list[Names]]:
     """The pairs of each block that is in a folder.
 
     Raises:

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from glunet.batch import results
-from glunet.batch.images import Shelf, Store
-from glunet.batch.lists import Named, blocks
+from glunet.batch.images import Store
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import write_flow, write_json
+from glunet.images.folders import smaller
+from glunet.images.pairs import Names, blocks
+from glunet.inference import shelf
 from glunet.inference.many import Pair
 from glunet.loading import load
 
@@ -83,7 +87,14 @@ class BlockMatcher:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.matcher = load(job.weights, job.device, **job.settings)
-        self.shelf = Shelf(self.matcher, Store(job.images), job.size, job.workers)
+        self.store = Store(job.images)
+        self.sizes: dict[str, results.Size] = {}  # of the files
+        self.shelf = shelf.Shelf(self.matcher.encode, self._pixels, shelf.room(self.matcher.device, job.workers))
+
+    def _pixels(self, name: str) -> np.ndarray:
+        pixels = self.store.read(name)
+        self.sizes[name] = (pixels.shape[0], pixels.shape[1])
+        return smaller(pixels, self.job.size)
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
         """Matches a block and writes it, unless it is there already (of a worker that died after it had written).
@@ -106,22 +117,19 @@ class BlockMatcher:
         reasons = [row["error"] for row in rows if row.get("error")]
         return Done(len(pairs), len(reasons), reasons[0] if reasons else "", os.getpid())._asdict()
 
-    def _rows(self, pairs: list[Named]) -> list[dict[str, Any]]:
+    def _rows(self, pairs: list[Names]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [{}] * len(pairs)
         bad: dict[str, str] = {}
         sent: list[int] = []
-        sizes: dict[str, results.Size] = {}
 
         def usable(name: str) -> Any:
             if name in bad:
                 raise GlunetError(bad[name])
             try:
-                shelved = self.shelf[name]
+                return self.shelf[name]
             except GlunetError as error:
                 bad[name] = f"'{name}': {error}"
                 raise GlunetError(bad[name]) from error
-            sizes[name] = shelved.size
-            return shelved.encoded
 
         def opened() -> Iterator[Pair]:
             for number, (source, target) in enumerate(pairs):
@@ -141,7 +149,7 @@ class BlockMatcher:
                 rows[sent[outcome.number]] = results.failed(pair, reason)
                 continue
             count, least = self.job.points, self.job.least
-            row = results.row(pair, outcome.match, sizes[pair[0]], sizes[pair[1]], count, least)
+            row = results.row(pair, outcome.match, self.sizes[pair[0]], self.sizes[pair[1]], count, least)
             if self.job.flows:
                 name = f"{_FLOWS}/{results.digest([pair])}.npz"
                 write_flow(self.job.out / name, outcome.match.flow, outcome.match.metadata())
@@ -152,7 +160,7 @@ class BlockMatcher:
 
 def run(
     job: Job,
-    pairs: Sequence[Named],
+    pairs: Sequence[Names],
     block: int = 64,
     ray: str | None = None,
     watch: Callable[[Done], None] = lambda done: None,
@@ -220,7 +228,7 @@ def _clear(out: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _here(job: Job, todo: list[list[Named]]) -> Generator[Done, None, None]:
+def _here(job: Job, todo: list[list[Names]]) -> Generator[Done, None, None]:
     if not todo:
         return
     matcher = BlockMatcher(job)
@@ -228,11 +236,11 @@ def _here(job: Job, todo: list[list[Named]]) -> Generator[Done, None, None]:
         yield Done(**matcher(_columns(part)))
 
 
-def _columns(pairs: list[Named]) -> dict[str, list[str]]:
+def _columns(pairs: list[Names]) -> dict[str, list[str]]:
     return {"source": [source for source, _ in pairs], "target": [target for _, target in pairs]}
 
 
-def _by_ray(job: Job, todo: list[list[Named]], address: str) -> Generator[Done, None, None]:
+def _by_ray(job: Job, todo: list[list[Names]], address: str) -> Generator[Done, None, None]:
     """One actor a worker; Ray Data starts one that died again, and its block with it.
 
     An actor has at most two blocks, one in work and one that waits: the rest of the list stays here.

@@ -15,6 +15,8 @@ from glunet import loading
 from glunet.bench.twin import PlainTwin
 from glunet.errors import GlunetError, needed
 from glunet.evaluation.baselines import Dis
+from glunet.evaluation.methods import raft_flow
+from glunet.flow.geometry import as_array
 from glunet.inference.memory import available_bytes, human
 from glunet.inference.speed import Speed, full_precision
 from glunet.network.glunet import GLUNet, GLUNetConfig
@@ -81,7 +83,7 @@ def make_pair(height: int, width: int, device: torch.device, batch: int = 1, see
     picture = F.interpolate(coarse, size=(height + 8, width + 8), mode="bicubic").clamp(0, 1).mul(255).byte()
     source = picture[..., :height, :width].contiguous()
     target = picture[..., 8:, 8:].contiguous()
-    arrays = [np.ascontiguousarray(image[0].permute(1, 2, 0).numpy()) for image in (source, target)]
+    arrays = [as_array(image[0]) for image in (source, target)]
     return Pair(source.to(device), target.to(device), *arrays)
 
 
@@ -145,14 +147,7 @@ def _raft(size: str) -> Callable[[Path | str, torch.device], Callable[[Pair], An
             raise GlunetError(f"torchvision does not fit this torch ({str(error).splitlines()[0]}).") from error
         network: Any = getattr(module, f"raft_{size}")(weights=None).to(device).eval()
 
-        def run(source: Tensor, target: Tensor) -> Tensor:
-            height, width = target.shape[-2:]
-            # Multiples of 8, and 128 px at least for its pyramid of correlations.
-            padding = (0, max(128, -(-width // 8) * 8) - width, 0, max(128, -(-height // 8) * 8) - height)
-            images = [F.pad(image / 127.5 - 1, padding, mode="replicate") for image in (target, source)]
-            return network(*images)[-1][..., :height, :width]
-
-        return Flow(run)
+        return Flow(lambda source, target: raft_flow(network, target, source))
 
     return build
 

@@ -40,12 +40,12 @@ def batch(
 
     Example: glunet batch pairs.txt --images photos --out matches
     """
-    from glunet.batch import lists
     from glunet.batch.run import Done, Job, run
+    from glunet.images.pairs import read
 
     if ray is None and workers > 1:
         raise GlunetError(f"--workers {workers} needs --ray: give --ray local for processes on this machine.")
-    named = lists.read(pairs)
+    named = read(pairs)
     job = Job(
         images if "://" in images else os.path.abspath(images),
         Path(os.path.abspath(out)),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from glunet.colmap.collect import Collected, Settings
     from glunet.colmap.database import Cameras, Verified
     from glunet.colmap.journal import Journal
-    from glunet.colmap.pictures import Picture, Shelf
+    from glunet.images.folders import Picture
     from glunet.matcher import Matcher
 
 SHOWN = 50  # rows of the table
@@ -86,7 +86,6 @@ def colmap(
     from glunet.colmap import database
     from glunet.colmap import hloc as hloc_files
     from glunet.colmap.collect import Settings
-    from glunet.colmap.pictures import Shelf
     from glunet.flow.flo5 import hdf5
     from glunet.loading import load
 
@@ -103,7 +102,7 @@ def colmap(
     matcher = load(weights, device, search=search, polish=polish, plane=False)  # relief is what it is about
     settings = Settings(size=size, cell=cell, reach=cell / 4, least=least, round_trip=round_trip)
     journal = _journal(out, found, chosen, settings, matcher, resume)
-    collected = _collected(Shelf(matcher, found, size), chosen, settings, journal, keep_going)
+    collected = _collected(matcher, found, chosen, settings, journal, keep_going)
     if not any(len(pair.matches) for pair in collected.pairs):
         raise GlunetError(
             f"No pair of the images in '{images}' has a match that is sure enough: there is nothing to write."
@@ -163,7 +162,7 @@ def _journal(
 def _readable(out: Path, images: Path, cameras: "Cameras", warn: Callable[[str], None] | None) -> "list[Picture]":
     """The images of the folder; one that cannot be read is an error, or where there is a `warn`, skipped."""
     from glunet.colmap import database
-    from glunet.colmap.pictures import pictures
+    from glunet.images.folders import pictures
 
     found = pictures(images, warn)
     for picture in database.check(out, images, found, cameras):
@@ -176,12 +175,14 @@ def _readable(out: Path, images: Path, cameras: "Cameras", warn: Callable[[str],
 
 
 def _pairs(names: list[str], file: Path | None, window: int | None, exhaustive: bool) -> list[tuple[int, int]]:
-    from glunet.colmap import pairs
+    from glunet.images import pairs
 
     if (file is not None) + (window is not None) + exhaustive > 1:
         raise GlunetError("--pairs, --window and --exhaustive say different things: give one of them.")
     if file is not None:
-        return pairs.read(file, names)
+        numbers = {name: number for number, name in enumerate(names)}
+        named = ((numbers[a], numbers[b]) for a, b in pairs.read(file, names))
+        return [(min(a, b), max(a, b)) for a, b in named]
     if window is not None:
         return pairs.window(len(names), window)
     if len(names) > pairs.FEW and not exhaustive:
@@ -194,7 +195,12 @@ def _pairs(names: list[str], file: Path | None, window: int | None, exhaustive: 
 
 
 def _collected(
-    shelf: "Shelf", pairs: list[tuple[int, int]], settings: "Settings", journal: "Journal", keep_going: bool
+    matcher: "Matcher",
+    images: "list[Picture]",
+    pairs: list[tuple[int, int]],
+    settings: "Settings",
+    journal: "Journal",
+    keep_going: bool,
 ) -> "Collected":
     """`glunet.colmap.collect` with a progress bar and the time left on stderr."""
     from glunet.colmap.collect import collect
@@ -205,11 +211,11 @@ def _collected(
         def watch(matched: Any, done: int) -> None:
             bar.update(task, completed=done)
             if matched.verdict:
-                a, b = (shelf.images[number].name for number in matched.pair)
+                a, b = (images[number].name for number in matched.pair)
                 message = f"glunet: left out {a} and {b}: {matched.verdict}"
                 bar.console.print(message, soft_wrap=True, highlight=False, markup=False)
 
-        return collect(shelf, pairs, settings, watch, journal, keep_going)
+        return collect(matcher, images, pairs, settings, watch, journal, keep_going)
 
 
 def _reconstruct(database: Path, images: Path, known: bool, scale: float) -> None:

@@ -222,12 +222,9 @@ def _write(
     from glunet.flow.files import write_json
     from glunet.flow.picture import flow_to_rgb, sheet
     from glunet.geometry.points import Correspondences, write_matches
-    from glunet.images.reading import load_image
+    from glunet.images.reading import load_pixels
 
-    source, target = (
-        load_image(path, role).round().byte().permute(1, 2, 0).numpy()
-        for path, role in zip(images, ("source", "target"), strict=True)
-    )
+    source, target = (load_pixels(path, role) for path, role in zip(images, ("source", "target"), strict=True))
     provenance = PngInfo()
     provenance.add_text("glunet", json.dumps(match.metadata()))
     warped = match.warp(source)

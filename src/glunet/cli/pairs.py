@@ -27,10 +27,9 @@ def pairs(
 
     Example: glunet pairs photos --similar 20 --out pairs.txt
     """
-    from glunet.batch import candidates, lists
-    from glunet.colmap.pairs import every
-    from glunet.colmap.pairs import window as next_ones
-    from glunet.colmap.pictures import pictures
+    from glunet.batch import candidates
+    from glunet.images import pairs as lists
+    from glunet.images.folders import pictures
 
     if sum(option is not None for option in (window, similar, within)) > 1:
         raise GlunetError("--window, --similar and --within say different things: give one of them.")
@@ -62,7 +61,7 @@ def pairs(
             warn(f"{without} of {len(found)} images, whose EXIF does not say where they were taken.")
         chosen = candidates.near(positions, within)
     else:
-        chosen = every(len(found)) if window is None else next_ones(len(found), window)
+        chosen = lists.every(len(found)) if window is None else lists.window(len(found), window)
     if not chosen:
         raise GlunetError(f"No two images in '{images}' are {within:g} m apart or less: give more metres.")
     lists.write(out, ((found[i].name, found[j].name) for i, j in chosen))

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from glunet.colmap.journal import Journal, Kept
 from glunet.colmap.keypoints import NONE, Keypoints
-from glunet.colmap.pairs import Pair, by_blocks
-from glunet.colmap.pictures import Picture, Shelf
 from glunet.errors import GlunetError
+from glunet.images.folders import Picture, smaller, smaller_size
+from glunet.images.pairs import Numbers, by_blocks
+from glunet.inference.encoded import Encoded
+from glunet.inference.shelf import Shelf, room
 from glunet.match import Match
+from glunet.matcher import Matcher
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Matched(NamedTuple):
         verdict: a sentence for a pair that does not show the same thing and has no matches; else "".
     """
 
-    pair: Pair
+    pair: Numbers
     matches: np.ndarray
     scores: np.ndarray
     verdict: str = ""
@@ -70,14 +75,15 @@ class Collected(NamedTuple):
 
 
 def collect(
-    shelf: Shelf,
-    pairs: list[Pair],
+    matcher: Matcher,
+    images: list[Picture],
+    pairs: list[Numbers],
     settings: Settings,
     watch: Callable[[Matched, int], None] = lambda *done: None,
     journal: Journal | None = None,
     keep_going: bool = False,
 ) -> Collected:
-    """Matches pair after pair, each image encoded once as long as memory has room (`Shelf`).
+    """Matches pair after pair, each image encoded once as long as memory has room.
 
     Args:
         watch: called with each pair and how many are done.
@@ -87,8 +93,15 @@ def collect(
     Raises:
         GlunetError: an image that cannot be used (without `keep_going`), or a pair too large for the memory there is.
     """
-    images = shelf.images
-    kept = [Keypoints(image.matched_size(settings.size), settings.cell) for image in images]
+    sizes = [smaller_size(image.size, settings.size) for image in images]
+    kept = [Keypoints(size, settings.cell) for size in sizes]
+
+    def pixels(number: int) -> np.ndarray:
+        return smaller(images[number].pixels(), settings.size)
+
+    pixels_kept = room(matcher.device)
+    shelf = Shelf(matcher.encode, pixels, pixels_kept)
+    images_kept = max(2, pixels_kept // max(map(prod, sizes)))
     done: list[Matched] = []
     for before in journal or ():
         for which, new, new_scores in zip(before.pair, before.points, before.point_scores, strict=True):
@@ -96,9 +109,9 @@ def collect(
         done.append(Matched(before.pair, before.matches, before.scores, before.verdict))
         watch(done[-1], len(done))
     known = {matched.pair for matched in done}
-    for i, j in (pair for pair in by_blocks(pairs, shelf.room) if pair not in known):
+    for i, j in (pair for pair in by_blocks(pairs, images_kept) if pair not in known):
         counts = len(kept[i]), len(kept[j])
-        done.append(_matched(shelf, (i, j), kept, settings, keep_going))
+        done.append(_matched(matcher, (i, j), partial(_encoded, shelf, images), kept, settings, keep_going))
         if journal is not None:
             first, second = counts
             journal.keep(
@@ -113,19 +126,32 @@ def collect(
             )
         watch(done[-1], len(done))
     points, largest = [], 1.0
-    for image, own in zip(images, kept, strict=True):
-        matched = image.matched_size(settings.size)
+    for image, matched, own in zip(images, sizes, kept, strict=True):
         scale = np.array((image.size[1] / matched[1], image.size[0] / matched[0]), np.float32)
         largest = max(largest, float(scale.max()))
         points.append(((own.points + 0.5) * scale - 0.5).astype(np.float32))
     return Collected(images, points, [own.scores for own in kept], done, largest)
 
 
-def _matched(shelf: Shelf, pair: Pair, kept: list[Keypoints], settings: Settings, keep_going: bool) -> Matched:
+def _encoded(shelf: Shelf[int], images: list[Picture], number: int) -> Encoded:
+    try:
+        return shelf[number]
+    except GlunetError as error:
+        raise GlunetError(f"'{images[number].path}': {error}") from error
+
+
+def _matched(
+    matcher: Matcher,
+    pair: Numbers,
+    encoded: Callable[[int], Encoded],
+    kept: list[Keypoints],
+    settings: Settings,
+    keep_going: bool,
+) -> Matched:
     i, j = pair
     nothing = np.empty((0, 2), np.uint32), np.empty(0, np.float32)
     try:
-        match = shelf.matcher.match(shelf[j], shelf[i], backward=True)
+        match = matcher.match(encoded(j), encoded(i), backward=True)
     except GlunetError as error:
         if not keep_going:
             raise

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from glunet.colmap.collect import Collected
-from glunet.colmap.pictures import Picture
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
+from glunet.images.folders import Picture
 
 CAMERA_MODES = {"auto": "AUTO", "single": "SINGLE", "per-folder": "PER_FOLDER", "per-image": "PER_IMAGE"}
 _BESIDE = ("-journal", "-wal", "-shm")  # what SQLite writes beside a database

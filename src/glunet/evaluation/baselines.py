@@ -138,12 +138,9 @@ def frame_to_source(flow: Flow, source_size: tuple[int, int]) -> Flow:
     """From a flow between images of the target's size to one in the source's own pixels."""
     if flow.shape[:2] == tuple(source_size):
         return flow
-    import torch
+    from glunet.flow.geometry import as_array, as_tensor, frame_flow_to_source
 
-    from glunet.flow.geometry import frame_flow_to_source
-
-    tensor = torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))[None]
-    return frame_flow_to_source(tensor, source_size)[0].numpy().transpose(1, 2, 0).copy()
+    return as_array(frame_flow_to_source(as_tensor(flow), source_size)[0])
 
 
 def _grey_frame(source: Image, target: Image) -> tuple[Image, Image]:

@@ -7,8 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from glunet import __version__
 from glunet.errors import GlunetError, needed
 from glunet.evaluation.baselines import (
@@ -24,6 +22,8 @@ from glunet.evaluation.baselines import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from glunet.inference.polish import Polish
     from glunet.inference.search import Search
     from glunet.inference.speed import Speed
@@ -111,12 +111,10 @@ class Glunet:
             return [self.matcher.match(*pair, confidence=False).flow for pair in pairs]
         import torch
 
-        source, target = (
-            torch.from_numpy(np.stack([pair[i].transpose(2, 0, 1) for pair in pairs])).to(self.matcher.device)
-            for i in (0, 1)
-        )
-        flows = self.matcher.flow(source, target)
-        return list(flows.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        from glunet.flow.geometry import as_array, as_tensor
+
+        source, target = (torch.cat([as_tensor(pair[i]) for pair in pairs]).to(self.matcher.device) for i in (0, 1))
+        return [as_array(flow) for flow in self.matcher.flow(source, target)]
 
     def with_flipping(self) -> Method:
         if not self.may_flip or self.matcher.settings.flipping:
@@ -149,21 +147,26 @@ class Raft(OneByOne):
 
     def match(self, source: Image, target: Image) -> Flow:
         import torch
-        from torch.nn import functional as F
 
-        from glunet.flow.geometry import resize_area
+        from glunet.flow.geometry import as_array, as_tensor, resize_area
 
-        height, width = target.shape[:2]
-        # RAFT wants multiples of 8, and 128 px at least for its pyramid of correlations.
-        padding = (0, max(128, -(-width // 8) * 8) - width, 0, max(128, -(-height // 8) * 8) - height)
-        tensors = []
-        for image in (target, source):
-            tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float().to(self.device)
-            tensor = resize_area(tensor, (height, width)) / 127.5 - 1
-            tensors.append(F.pad(tensor, padding, mode="replicate"))
+        ours, theirs = (as_tensor(image).float().to(self.device) for image in (target, source))
         with torch.inference_mode():
-            flow = self.network(*tensors)[-1][0, :, :height, :width]
-        return frame_to_source(flow.permute(1, 2, 0).float().cpu().numpy(), source.shape[:2])
+            flow = raft_flow(self.network, ours, resize_area(theirs, target.shape[:2]))
+        return frame_to_source(as_array(flow[0].float()), source.shape[:2])
+
+
+def raft_flow(network: Any, target: "Tensor", source: "Tensor") -> "Tensor":
+    """The flow by torchvision's RAFT, of images B x 3 x H x W in 0..255.
+
+    They are padded to multiples of 8, and to 128 px at least, for its pyramid of correlations.
+    """
+    from torch.nn import functional as F
+
+    height, width = target.shape[-2:]
+    padding = (0, max(128, -(-width // 8) * 8) - width, 0, max(128, -(-height // 8) * 8) - height)
+    padded = (F.pad(image / 127.5 - 1, padding, mode="replicate") for image in (target, source))
+    return network(*padded)[-1][..., :height, :width]
 
 
 # The floors that a flow hangs on, "." for the modules on the ground.

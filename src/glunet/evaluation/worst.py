@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -16,8 +15,9 @@ from glunet.evaluation.results import Results
 from glunet.evaluation.scoring import at_points
 from glunet.evaluation.tables import label, text
 from glunet.flow.files import writing
-from glunet.flow.geometry import warp
+from glunet.flow.geometry import as_tensor, warp
 from glunet.flow.picture import flow_to_rgb
+from glunet.images.reading import as_picture
 
 Picture = NDArray[np.uint8]
 GREY, PANEL, HEADING = 128, 420, 22
@@ -84,9 +84,7 @@ def sheet(sample: Sample, flow: Flow, heading: str) -> Image.Image:
 
 def warped(source: Picture, flow: Flow) -> Picture:
     """The source seen from the target, black where the flow points out of it."""
-    image = torch.from_numpy(source.copy()).permute(2, 0, 1)[None].float()
-    out = warp(image, torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))[None])
-    return np.asarray(out[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy())
+    return as_picture(warp(as_tensor(source).float(), as_tensor(flow))[0])
 
 
 def error_picture(errors: NDArray[np.float64], valid: NDArray[np.bool_], most: float) -> Picture:

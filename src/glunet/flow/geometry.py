@@ -6,6 +6,7 @@ integers: target (x, y) is source (x, y) + flow[:, y, x]. Tensors are B x 2 x H 
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +20,16 @@ def pixel_grid(height: int, width: int, device: torch.device | str | None = None
         indexing="ij",
     )
     return torch.stack((x, y))
+
+
+def as_tensor(field: np.ndarray) -> Tensor:
+    """H x W x C -> 1 x C x H x W."""
+    return torch.from_numpy(np.ascontiguousarray(field.transpose(2, 0, 1)))[None]
+
+
+def as_array(field: Tensor) -> np.ndarray:
+    """C x H x W, on any device -> H x W x C."""
+    return np.ascontiguousarray(field.permute(1, 2, 0).cpu().numpy())
 
 
 def flow_to_map(flow: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from glunet.errors import GlunetError
+from glunet.flow.geometry import as_array
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
@@ -53,6 +54,16 @@ def load_image(image: ImageLike, role: str = "given") -> Tensor:
         GlunetError: missing or unreadable file, wrong shape, type or range of values, a side under 32 px.
     """
     return load_with_depth(image, role)[0]
+
+
+def load_pixels(image: ImageLike, role: str = "given") -> np.ndarray:
+    """As `load_image`, H x W x 3 uint8: to look at, and for what takes no more than 8 bits."""
+    return as_picture(load_image(image, role))
+
+
+def as_picture(image: Tensor) -> np.ndarray:
+    """3 x H x W in 0..255, on any device -> H x W x 3 uint8."""
+    return as_array(image.round().clamp(0, 255).byte())
 
 
 def load_with_depth(image: ImageLike, role: str = "given") -> tuple[Tensor, int]:
@@ -286,9 +297,9 @@ def load_as_stored(path: "str | os.PathLike[str]", role: str = "given") -> np.nd
         GlunetError: as `load_image`.
     """
     orientation = _open(path, _name(path, role), lambda picture, name: _orientation(picture))
-    pixels = load_image(path, role).round().byte().permute(1, 2, 0).numpy()
+    pixels = load_pixels(path, role)
     if orientation == 1:
-        return np.ascontiguousarray(pixels)
+        return pixels
     exif = Image.Exif()
     exif[0x0112] = _TURNED_BACK[orientation]
     picture = Image.fromarray(pixels)

@@ -142,8 +142,3 @@ class Verdict:
 
 def _log(values: Any) -> np.ndarray:
     return np.log(np.asarray(values, np.float32) + 0.01)
-
-
-def flow_tensor(flow: np.ndarray) -> Tensor:
-    """H x W x 2 -> 1 x 2 x H x W."""
-    return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))[None]

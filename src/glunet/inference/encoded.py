@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from glunet.images.reading import ImageLike, darker, load_mask, load_with_depth
+from glunet.images.reading import ImageLike, as_picture, darker, load_mask, load_with_depth
 
 MaskLike: TypeAlias = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
 Size = tuple[int, int]
@@ -45,7 +45,7 @@ class Encoded:
     @cached_property
     def picture(self) -> np.ndarray:
         """H x W x 3 uint8."""
-        return self.pixels[0].round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        return as_picture(self.pixels[0])
 
     def features(self, network: Any, frame: Size, prepared: Callable[[], tuple[Tensor, ...]]) -> Any:
         """The features in a frame of (height, width), computed at most once.

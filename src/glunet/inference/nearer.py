@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glunet.flow.geometry import as_array, as_tensor
 from glunet.geometry.estimation import apply_homography, resizing, robust_homography
 from glunet.inference.computation import Computation
 from glunet.inference.encoded import Encoded, Size, together
@@ -50,14 +51,10 @@ class Answer(NamedTuple):
     def ways(self) -> list[Ways]:
         """The same pair by pair, as arrays."""
         none: list[None] = [None] * len(self.planes)
-        back = none if self.backward is None else arrays(self.backward)
-        mixed = arrays(self.flow[:, 2:]) if self.flow.shape[1] > 2 else none
-        return [Ways(*way) for way in zip(arrays(self.flow[:, :2]), back, mixed, self.planes, strict=True)]
-
-
-def arrays(flows: Tensor) -> list[Any]:
-    """B x C x H x W -> H x W x C each."""
-    return [np.ascontiguousarray(flow.permute(1, 2, 0).cpu().numpy()) for flow in flows]
+        back = none if self.backward is None else map(as_array, self.backward)
+        mixed = map(as_array, self.flow[:, 2:]) if self.flow.shape[1] > 2 else none
+        flows = map(as_array, self.flow[:, :2])
+        return [Ways(*way) for way in zip(flows, back, mixed, self.planes, strict=True)]
 
 
 def answer(
@@ -128,10 +125,10 @@ def through(
     seen = warped(source, plane, target.size)
     made = _direct(computation, [seen], [target], False, tile, mixture).flow
     at = grid(target.size).astype(np.float64)
-    there = at + made[0, :2].permute(1, 2, 0).double().cpu().numpy()
+    there = at + as_array(made[0, :2].double())
     longest = max(source.size)
     ends = np.nan_to_num(apply_homography(plane, there), nan=-longest).clip(-longest, 2 * longest)
-    flow = torch.from_numpy((ends - at).astype(np.float32).transpose(2, 0, 1)[None]).to(made)
+    flow = as_tensor((ends - at).astype(np.float32)).to(made)
     if made.shape[1] == 2:
         return flow
     # The log-variances are of errors in the pixels of what was seen: one of those is so many of the source's.
@@ -196,7 +193,7 @@ def _agreed(flow: Tensor, returned: Tensor, share: float) -> np.ndarray | None:
     """
     y, x = np.nonzero(returned[0].cpu().numpy())
     target = (np.stack((x, y), axis=-1) + 0.5) * (LNET_SIZE / flow.shape[-1]) - 0.5
-    source = target + flow[0].permute(1, 2, 0).double().cpu().numpy()[y, x]
+    source = target + as_array(flow[0].double())[y, x]
     model = robust_homography(target, source, NEAR) if len(target) >= FEWEST else None
     if model is None or model[1].sum() < max(FEWEST, share * len(target)):
         return None

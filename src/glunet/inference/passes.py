@@ -58,8 +58,8 @@ class Wish(NamedTuple):
 
 def views_of(source: Encoded, target: Encoded) -> Views:
     """The images of a pair as search and polish look at them."""
-    pixels = (image.pixels[0].permute(1, 2, 0).float().cpu().numpy() for image in (source, target))
-    return views(next(pixels), next(pixels), source.valid, target.valid)
+    pixels = [geometry.as_array(image.pixels[0].float()) for image in (source, target)]
+    return views(pixels[0], pixels[1], source.valid, target.valid)
 
 
 def searcher(
@@ -134,7 +134,7 @@ def warped(source: Encoded, matrix: np.ndarray, size: Size) -> Encoded:
         pixels = geometry.resize_area(pixels, (max(32, height // shrink), max(32, width // shrink)))
     factor = np.array((pixels.shape[-1] / width, pixels.shape[-2] / height))
     there = ((there + 0.5) * factor - 0.5).astype(np.float32)
-    positions = torch.from_numpy(there.transpose(2, 0, 1)[None]).to(device)
+    positions = geometry.as_tensor(there).to(device)
     seen = geometry.sample(pixels, positions, "border")
     valid = inside
     if source.valid is not None:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from glunet.errors import GlunetError
+from glunet.flow.geometry import as_tensor
 from glunet.geometry.estimation import apply_homography, resizing
-from glunet.inference.confidence import flow_tensor
 from glunet.inference.likeness import grid, warp
 from glunet.network.uncertainty import Mixture
 
@@ -68,7 +68,7 @@ def confident_homography(answer: Answer) -> tuple[np.ndarray, float] | None:
         cv2.remap(values, at.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for values in (answer.flow, answer.mixture)
     )
-    counts = Mixture.unpacked(flow_tensor(mixture)).probability()[0].numpy() >= LEAST
+    counts = Mixture.unpacked(as_tensor(mixture)).probability()[0].numpy() >= LEAST
     if counts.sum() < FEWEST:
         return None
     target, source = at[counts], (at + flow)[counts]

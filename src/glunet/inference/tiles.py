@@ -7,20 +7,21 @@ is no seam to blend. What stays in memory is the features of both images (48 byt
 image), instead of all that lies between them and the flow.
 """
 
+import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from glunet.flow.geometry import pixel_grid, resize_bilinear, sample
+from glunet.flow.geometry import resize_bilinear, warp
 from glunet.inference.memory import needed_bytes
 from glunet.network.correlation import local_correlation
 from glunet.network.decoder import SLOPE
-from glunet.network.glunet import Features, GLUNet, _double
+from glunet.network.glunet import Features, GLUNet
 from glunet.network.propagation import propagate
 
 logger = logging.getLogger(__name__)
@@ -134,34 +135,34 @@ def fine(network: GLUNet, target: Features, source: Features, flow: Tensor, side
     size2, size1 = target.level2.shape[-2:], target.level1.shape[-2:]
     flow, upsampled = start.new_empty(1, 2, *size1), start.new_empty(1, 2, *size1)
     for place in places((size2[0], size2[1]), side // 8, MARGIN2):
-        part = _part(start, place.all())
-        scores = _scores(network, target.level2, source.level2, part, place, 1 / 8)
-        features, residual = network.decoder2(torch.cat((scores, part), dim=1))
-        finer = residual + part
-        finer = network.upsample_flow2(finer) if network.config.upsampling == "transposed" else _double(finer)
+        tile, part = _of_tile(network, place), _part(start, place.all())
+        features, flow2 = tile.level2(target._replace(level2=_part(target.level2, place.all())), source, part)
         kept, inner = _doubled(place.kept()), _doubled(place.inner())
-        _part(flow, kept).copy_(_part(finer, inner))
-        _part(upsampled, kept).copy_(_part(network.upsample_features2(features).float(), inner))
+        for whole, finer in zip((flow, upsampled), tile.upsampled(flow2, features), strict=True):
+            _part(whole, kept).copy_(_part(finer, inner))
     result = torch.empty_like(flow)
     tiles = list(places((size1[0], size1[1]), side // 4, MARGIN1))
     for number, place in enumerate(tiles, start=1):
         logger.info("tile %d of %d", number, len(tiles))
-        part = _part(flow, place.all())
-        scores = _scores(network, target.level1, source.level1, part, place, 1 / 4)
-        features, residual = network.decoder1(torch.cat((scores, part, _part(upsampled, place.all())), dim=1))
-        done = residual + part + network.refinement1(features)
-        _part(result, place.kept()).copy_(_part(done, place.inner()))
+        tile, part = _of_tile(network, place), _part(flow, place.all())
+        ours = _part(target.level1, place.all())
+        seen = tile.level1_input(ours, source.level1, part, _part(upsampled, place.all()))
+        _part(result, place.kept()).copy_(_part(tile.level1(seen, part), place.inner()))
     return result
 
 
-def _scores(network: GLUNet, target: Tensor, source: Tensor, flow: Tensor, place: Place, scale: float) -> Tensor:
-    """As `glunet.network.correlation.local_scores`, of a part of the target and the whole source."""
+def _of_tile(network: GLUNet, place: Place) -> GLUNet:
+    """The network, whose local correlations are of this part of a target with the whole source."""
     rows, columns = place.all()
-    grid = pixel_grid(rows.stop - rows.start, columns.stop - columns.start, flow.device)
-    corner = flow.new_tensor((columns.start, rows.start)).view(1, 2, 1, 1)
-    warped = sample(source, grid + corner + flow * scale)
-    scores = local_correlation(_part(target, place.all()), warped, network.config.radius)
-    return F.leaky_relu(scores.float(), SLOPE)
+
+    def scores(target: Tensor, source: Tensor, flow: Tensor, scale: float) -> Tensor:
+        corner = flow.new_tensor((columns.start, rows.start)).view(1, 2, 1, 1)
+        warped = warp(source, corner + flow * scale)
+        return F.leaky_relu(local_correlation(target, warped, network.config.radius).float(), SLOPE)
+
+    twin: Any = copy.copy(network)
+    twin.local_scores = scores
+    return twin
 
 
 def _part(planes: Tensor, place: tuple[slice, slice]) -> Tensor:

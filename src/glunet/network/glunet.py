@@ -270,8 +270,9 @@ class GLUNet(nn.Module):
         features2, flow2 = self.level2(target, source, flow.detach() if detach else flow)
         finest = target.level1, source.level1
         del target, source
-        seen, up = self.level1_input(*finest, features2, flow2.detach() if detach else flow2)
-        del finest, features2
+        up, upsampled = self.upsampled(flow2.detach() if detach else flow2, features2)
+        seen = self.level1_input(*finest, up, upsampled)
+        del finest, features2, upsampled
         return flow2, self.level1(seen, up)
 
     def level4(self, target: Features, source: Features) -> Tensor:
@@ -351,19 +352,21 @@ class GLUNet(nn.Module):
         features, residual = self.decoder2(torch.cat((correlation, flow), dim=1))
         return features, residual + flow
 
-    def level1_input(self, target: Tensor, source: Tensor, features2: Tensor, flow2: Tensor) -> tuple[Tensor, Tensor]:
-        """Local correlation at a quarter of the H-Net frame (SPEC 5.5), as decoder1 reads it, and the upsampled flow2.
+    def upsampled(self, flow2: Tensor, features2: Tensor) -> tuple[Tensor, Tensor]:
+        """flow2 and decoder2's features on level 1's grid, B x 2 x h/4 x w/4 each (SPEC 5.5)."""
+        flow = self.upsample_flow2(flow2) if self.config.upsampling == "transposed" else _double(flow2)
+        return flow, self.upsample_features2(features2).float()
+
+    def level1_input(self, target: Tensor, source: Tensor, flow: Tensor, features: Tensor) -> Tensor:
+        """Local correlation at a quarter of the H-Net frame (SPEC 5.5), as decoder1 reads it, with what is `upsampled`.
 
         Args:
             target, source: the `level1` of their features.
         """
-        flow = self.upsample_flow2(flow2) if self.config.upsampling == "transposed" else _double(flow2)
-        upsampled = self.upsample_features2(features2).float()
-        correlation = self.local_scores(target, source, flow, 1 / 4)
-        return torch.cat((correlation, flow, upsampled), dim=1), flow
+        return torch.cat((self.local_scores(target, source, flow, 1 / 4), flow, features), dim=1)
 
     def level1(self, seen: Tensor, flow: Tensor) -> Tensor:
-        """flow1 from `level1_input`: decoder and refinement."""
+        """flow1 from `level1_input` and the upsampled flow2: decoder and refinement."""
         features, residual = self.decoder1(seen)
         del seen
         return residual + flow + self.refinement1(features)

@@ -17,10 +17,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from glunet.errors import GlunetError
-from glunet.images.reading import load_image
+from glunet.images.folders import IMAGES
+from glunet.images.reading import load_pixels
 
 log = logging.getLogger(__name__)
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 SHORT_SIDE = 400  # photographs are kept at most this large: views are rendered at 256 from their central parts
 SMALLEST = 64  # a photograph below this many pixels a side has nothing to teach
 HUGE = 178_956_970  # pixels above which Pillow refuses: half a gigabyte to decode
@@ -74,7 +74,7 @@ def find(root: str | Path | Sequence[str | Path]) -> list[Place]:
     if not places:
         raise GlunetError(
             f"No images in {', '.join(map(str, roots))}; expected a folder or tar file with photographs "
-            f"({', '.join(sorted(SUFFIXES))})."
+            f"({', '.join(sorted(IMAGES))})."
         )
     return places
 
@@ -82,7 +82,7 @@ def find(root: str | Path | Sequence[str | Path]) -> list[Place]:
 def _below(path: Path) -> Iterator[Place]:
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file():
+            if file.suffix.lower() in IMAGES and file.is_file():
                 yield Place(file)
             elif file.suffix.lower() == ".tar":
                 yield from _below(file)
@@ -93,12 +93,12 @@ def _below(path: Path) -> Iterator[Place]:
     elif path.suffix.lower() == ".tar":
         try:
             with tarfile.open(path, "r:") as tar:
-                members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+                members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in IMAGES]
         except tarfile.TarError as error:
             raise GlunetError(f"{path} cannot be read as a tar file ({error}); pass an uncompressed one.") from error
         for member in sorted(members, key=lambda m: m.name):
             yield Place(path, member.name, member.offset_data, member.size)
-    elif path.suffix.lower() in SUFFIXES:
+    elif path.suffix.lower() in IMAGES:
         yield Place(path)
 
 
@@ -112,8 +112,7 @@ def decode(place: Place, short_side: int = SHORT_SIDE) -> Tensor:
         image.draft("RGB", (short_side, short_side))  # JPEGs of any size are decoded near the size wanted
         plain = image.mode in ("RGB", "L", "CMYK", "YCbCr") and image.format != "TIFF"
         if not plain or image.has_transparency_data:  # as a matcher takes them
-            levels = load_image(image, str(place)).round().clamp(0, 255).to(torch.uint8)
-            picture = Image.fromarray(levels.permute(1, 2, 0).numpy())
+            picture = Image.fromarray(load_pixels(image, str(place)))
         else:
             picture = ImageOps.exif_transpose(image).convert("RGB")
     scale = short_side / min(picture.size)

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 
 from glunet.errors import GlunetError
 from glunet.flow.files import writing
-from glunet.flow.geometry import warp
+from glunet.flow.geometry import as_array, warp
 from glunet.flow.picture import flow_to_rgb
+from glunet.images.reading import as_picture
 from glunet.training.photographs import Photographs
 from glunet.training.recipes import Settings
 from glunet.training.scenes import draw, truth
@@ -45,12 +46,12 @@ def write_preview(path: Path, photographs: Photographs, settings: Settings) -> s
     for column, title in enumerate(titles):
         pen.text((MARGIN + column * (FRAME[1] + MARGIN), 4), title, fill="black", font_size=14)
     for row in range(ROWS):
-        target = _picture(views.images[row, 0])
+        target = as_picture(views.images[row, 0])
         hidden = target.copy()
         hidden[(true.in_view & ~true.visible)[row].numpy()] = (220, 40, 40)
         hidden[~true.in_view[row].numpy()] = 0
-        flow = flow_to_rgb(true.flow[row].permute(1, 2, 0).numpy())
-        pictures = (_picture(views.images[row, 1]), target, _picture(warped[row]), flow, hidden)
+        flow = flow_to_rgb(as_array(true.flow[row]))
+        pictures = (as_picture(views.images[row, 1]), target, as_picture(warped[row]), flow, hidden)
         for column, picture in enumerate(pictures):
             place = (MARGIN + column * (FRAME[1] + MARGIN), TITLE + row * (FRAME[0] + MARGIN))
             sheet.paste(Image.fromarray(picture), place)
@@ -90,7 +91,3 @@ def _histogram(pen: ImageDraw.ImageDraw, shares: list[float], box: tuple[int, in
         pen.rectangle((x + 4, top + height - 20 - tall, x + step - 4, top + height - 20), fill=(70, 110, 170))
         pen.text((x + 6, top + height - 17), label, fill="black", font_size=12)
         pen.text((x + 6, top + height - 36 - tall), f"{100 * share:.1f} %", fill="black", font_size=12)
-
-
-def _picture(image: torch.Tensor) -> np.ndarray:
-    return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from glunet.errors import GlunetError
 from glunet.evaluation import BENCHMARKS, Dataset, Glunet, benchmark, evaluate
 from glunet.evaluation.baselines import Flow, Image
 from glunet.evaluation.run_all import find
-from glunet.flow.geometry import frame_flow_to_source
+from glunet.flow.geometry import as_array, as_tensor, frame_flow_to_source
 from glunet.inference import frames
 from glunet.matcher import Matcher
 from glunet.network.family import Network
@@ -95,13 +94,13 @@ class Level4(Glunet):
     def match_many(self, pairs: list[tuple[Image, Image]]) -> list[Flow]:
         computation, flows = self.matcher.computation, []
         for source, target in pairs:
-            images = (torch.from_numpy(i.transpose(2, 0, 1)[None].copy()).float() for i in (target, source))
+            images = (as_tensor(image).float() for image in (target, source))
             ours, theirs = (computation.encode(image.to(self.matcher.device), _LNET) for image in images)
             network: Any = computation.inference
             size = (target.shape[0], target.shape[1])
             flow = frames.finish(network.level4(ours, theirs).float(), size, _LNET)
             flow = frame_flow_to_source(flow, (source.shape[0], source.shape[1]))
-            flows.append(np.ascontiguousarray(flow[0].permute(1, 2, 0).cpu().numpy()))
+            flows.append(as_array(flow[0]))
         return flows
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 
 from glunet import __version__
 from glunet.flow.files import writing
-from glunet.flow.geometry import resize_bilinear, warp
+from glunet.flow.geometry import as_array, resize_bilinear, warp
 from glunet.flow.picture import flow_to_rgb
+from glunet.images.reading import as_picture
 from glunet.loading import network_state, read_network, save_weights
 from glunet.network.family import Network
 from glunet.training.loss import truths
@@ -115,11 +116,7 @@ def draw_pairs(network: Network, pairs: Batch, images: torch.Tensor, passes: int
     pictures = []
     for number in range(len(flow)):
         largest = float(true[number].norm(dim=0).quantile(0.99))
-        row = [_picture(image[number]) for image in (images[:, 0], images[:, 1], warped)]
-        row += [flow_to_rgb(f[number].permute(1, 2, 0).cpu().numpy(), max=largest) for f in (flow, true)]
+        row = [as_picture(image[number]) for image in (images[:, 0], images[:, 1], warped)]
+        row += [flow_to_rgb(as_array(f[number]), max=largest) for f in (flow, true)]
         pictures.append(np.concatenate(row, axis=1))
     return pictures
-
-
-def _picture(image: torch.Tensor) -> np.ndarray:
-    return image.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -16,7 +16,7 @@ import numpy as np
 
 from glunet.errors import GlunetError, needed
 from glunet.images.folders import IMAGES, natural
-from glunet.images.reading import load_image
+from glunet.images.reading import load_pixels
 
 _SAMPLE = 1 << 16  # bytes
 RATE = 25  # frames a second where nothing says how many
@@ -135,7 +135,7 @@ class Folder:
                 return
             file = self.files[number]
             try:
-                pixels = load_image(file, "frame").round().byte().permute(1, 2, 0).numpy()
+                pixels = load_pixels(file, "frame")
             except GlunetError as error:
                 yield Frame(number, self.time(number), None, str(error).rstrip("."))
             else:

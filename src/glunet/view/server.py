@@ -23,6 +23,7 @@ from PIL import Image
 
 from glunet.errors import GlunetError, needed
 from glunet.flow.geometry import resize_area
+from glunet.images.folders import smaller_size
 from glunet.images.page import LONGEST, build, payload
 from glunet.images.reading import ImageLike, load_image
 
@@ -217,12 +218,8 @@ def match_pair(matcher: "Matcher", pair: Sequence[Named], longest: int = LONGEST
     reduced, sizes = [], []
     for (_, image), role in zip(pair, ("source", "target"), strict=True):
         pixels = load_image(image, role) / 255
-        height, width = pixels.shape[-2:]
-        sizes.append((height, width))
-        if max(height, width) > longest:
-            scale = longest / max(height, width)
-            pixels = resize_area(pixels[None], [max(1, round(side * scale)) for side in (height, width)])[0]
-        reduced.append(pixels.clamp(0, 1))
+        sizes.append((pixels.shape[-2], pixels.shape[-1]))
+        reduced.append(resize_area(pixels[None], smaller_size(sizes[-1], longest))[0].clamp(0, 1))
     return payload(matcher.match(*reduced), (pair[0][0], pair[1][0]), (sizes[0], sizes[1]), longest)
 
 

@@ -4,21 +4,14 @@ from functools import partial
 from pathlib import Path
 
 from glunet.errors import GlunetError
-from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Sample
-from glunet.evaluation.datasets.read import below, expect_size, lines, read_image, read_truth
+from glunet.evaluation.datasets.base import Benchmark, Pair
+from glunet.evaluation.datasets.read import below, lines, load_frames
 
 FOLDERS = ("FlyingChairs_release", "FlyingChairs", "FlyingChairs_examples")
 LAYOUT = (
     "ROOT/data/NNNNN_{img1.ppm,img2.ppm,flow.flo} (and ROOT/FlyingChairs_train_val.txt), or"
     " NNNNNNN-{img0.ppm,img1.ppm,gt.flo}"
 )
-
-
-def load(target_path: Path, source_path: Path, truth: Path) -> Sample:
-    target, source = read_image(target_path), read_image(source_path)
-    flow, valid = read_truth(truth)
-    expect_size(truth, flow.shape, target.shape, target_path.name)
-    return Sample(source, target, FlowTruth(flow, valid))
 
 
 def pairs(root: Path) -> list[Pair]:
@@ -41,7 +34,7 @@ def pairs(root: Path) -> list[Pair]:
     ):
         for stem in stems:
             paths = (data / f"{stem}{ending}" for ending in (target, source, truth))
-            out.append(Pair(stem, partial(load, *paths), unit=stem))
+            out.append(Pair(stem, partial(load_frames, *paths), unit=stem))
     return out
 
 

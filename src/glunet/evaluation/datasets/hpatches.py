@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from glunet.errors import GlunetError
 from glunet.evaluation.datasets.base import Benchmark, FlowTruth, HomographyTruth, Pair, Published, Sample
 from glunet.evaluation.datasets.read import (
     below,
@@ -52,11 +51,7 @@ def load_homography(folder: Path, k: int) -> Sample:
 
 
 def _sequences(root: Path, prefixes: tuple[str, ...]) -> list[Path]:
-    root = below(root, *FOLDERS)
-    found = [folder for folder in folders(root) if folder.name.startswith(prefixes)]
-    if not found:
-        raise GlunetError(f"{root}: no sequence folders {' or '.join(p + '*' for p in prefixes)}; expected {LAYOUT}.")
-    return found
+    return [folder for folder in folders(below(root, *FOLDERS)) if folder.name.startswith(prefixes)]
 
 
 def dense_pairs(root: Path, size: tuple[int, int] | None) -> list[Pair]:

@@ -3,18 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from glunet.errors import GlunetError
-from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Published, Sample
-from glunet.evaluation.datasets.read import below, expect_size, need, read_image, read_truth
-
-
-def load(images: Path, truth: Path) -> Sample:
-    """Target = frame _10, source = frame _11, as they are."""
-    target = read_image(images / truth.name)
-    source = read_image(images / truth.name.replace("_10.png", "_11.png"))
-    flow, valid = read_truth(truth)
-    expect_size(truth, flow.shape, target.shape, "its image")
-    return Sample(source, target, FlowTruth(flow, valid))
+from glunet.evaluation.datasets.base import Benchmark, Pair, Published
+from glunet.evaluation.datasets.read import below, load_frames, need
 
 
 def pairs(root: Path, image_folder: str, names: tuple[str, ...]) -> list[Pair]:
@@ -25,10 +15,9 @@ def pairs(root: Path, image_folder: str, names: tuple[str, ...]) -> list[Pair]:
     # A frame without a truth, or a truth without a frame, is reported when it is to be read.
     for name in sorted({path.name for path in (*truths, *images.glob("*_10.png"))} if truths else ()):
         for group in ("occ", "noc"):
-            load_pair = partial(load, images, root / f"flow_{group}" / name)
+            frames = images / name, images / name.replace("_10.png", "_11.png")
+            load_pair = partial(load_frames, *frames, root / f"flow_{group}" / name)
             out.append(Pair(f"{Path(name).stem}/{group}", load_pair, group, unit=Path(name).stem))
-    if not out:
-        raise GlunetError(f"{root / 'flow_occ'}: no truth *_10.png; expected ROOT/training/flow_occ/*_10.png.")
     return out
 
 

@@ -3,32 +3,22 @@
 from functools import partial
 from pathlib import Path
 
-from glunet.errors import GlunetError
-from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Sample
-from glunet.evaluation.datasets.read import below, expect_size, folders, need, read_image, read_truth
+from glunet.evaluation.datasets.base import Benchmark, Pair
+from glunet.evaluation.datasets.read import below, folders, load_frames, need
 
 FOLDERS = ("middlebury", "Middlebury", "middlebury-flow")
 LAYOUT = "ROOT/other-data/NAME/frame{10,11}.png and ROOT/other-gt-flow/NAME/flow10.flo"
 
 
-def load(images: Path, truth: Path) -> Sample:
-    """Target = frame10, source = frame11; unknown flow is 1e9 or more."""
-    target, source = read_image(images / "frame10.png"), read_image(images / "frame11.png")
-    flow, valid = read_truth(truth)
-    expect_size(truth, flow.shape, target.shape, "its frame10.png")
-    return Sample(source, target, FlowTruth(flow, valid))
-
-
 def pairs(root: Path) -> list[Pair]:
     root = below(root, *FOLDERS)
     images = need(root / "other-data", f"the frames, in the layout {LAYOUT}")
-    names = [folder.name for folder in folders(need(root / "other-gt-flow", f"the truth, in the layout {LAYOUT}"))]
-    if not names:
-        raise GlunetError(f"{root / 'other-gt-flow'}: no sequence in it; expected {LAYOUT}.")
-    return [
-        Pair(name, partial(load, images / name, root / "other-gt-flow" / name / "flow10.flo"), unit=name)
-        for name in names
-    ]
+    out = []
+    for folder in folders(need(root / "other-gt-flow", f"the truth, in the layout {LAYOUT}")):
+        target, source = (images / folder.name / f"frame{number}.png" for number in (10, 11))
+        load_pair = partial(load_frames, target, source, folder / "flow10.flo")
+        out.append(Pair(folder.name, load_pair, unit=folder.name))
+    return out
 
 
 MIDDLEBURY = Benchmark(

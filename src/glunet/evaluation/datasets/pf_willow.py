@@ -49,8 +49,6 @@ def pairs(root: Path) -> list[Pair]:
         for source, target in permutations(images, 2):
             name = f"{folder.name}/{source.stem}-{target.stem}"
             out.append(Pair(name, partial(load, source, target), folder.name, unit=name))
-    if not out:
-        raise GlunetError(f"{root}: no folder of images in it; expected {LAYOUT}.")
     return out
 
 

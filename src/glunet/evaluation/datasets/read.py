@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glunet.errors import GlunetError, needed
+from glunet.evaluation.datasets.base import FlowTruth, Sample
 from glunet.evaluation.metrics import transform
 from glunet.flow.files import read_flow
-from glunet.images.reading import load_image, load_mask, size_as_stored
+from glunet.images.reading import load_mask, load_pixels, size_as_stored
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """An image file as H x W x 3 uint8 RGB, as a matcher reads it (`glunet.images.reading`)."""
     _expect_file(path, "an image")
-    return np.ascontiguousarray(load_image(path, "evaluation").round().byte().permute(1, 2, 0).numpy())
+    return load_pixels(path, "evaluation")
 
 
 def read_mask(path: Path, size: tuple[int, ...], of: str) -> NDArray[np.bool_]:
@@ -52,6 +53,22 @@ def read_mat(path: Path, key: str) -> NDArray[np.float64]:
     if key not in content:
         raise GlunetError(f"{path}: expected an array {key!r}, found {[k for k in content if not k.startswith('_')]}.")
     return np.asarray(content[key], np.float64)
+
+
+def load_frames(target: Path, source: Path, truth: Path, invalid: Path | None = None) -> Sample:
+    """Two frames as they are, with the flow from the target into the source.
+
+    Args:
+        invalid: an image that is bright where the truth does not count.
+    """
+    target_image, source_image = read_image(target), read_image(source)
+    flow, valid = read_truth(truth)
+    expect_size(truth, flow.shape, target_image.shape, target.name)
+    if invalid is not None:
+        marked = read_image(invalid)[..., 0]
+        expect_size(invalid, marked.shape, target_image.shape, target.name)
+        valid = valid & (marked < 128)
+    return Sample(source_image, target_image, FlowTruth(flow, valid))
 
 
 def read_truth(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

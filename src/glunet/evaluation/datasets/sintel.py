@@ -3,22 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from glunet.errors import GlunetError
-from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Published, Sample
-from glunet.evaluation.datasets.read import below, expect_size, folders, read_image, read_truth
+from glunet.evaluation.datasets.base import Benchmark, Pair, Published
+from glunet.evaluation.datasets.read import below, folders, load_frames
 
 FOLDERS = ("MPI-Sintel-complete", "MPI-Sintel", "Sintel", "sintel")
 LAYOUT = "ROOT/training/{clean,final}/SCENE/frame_NNNN.png, training/flow/SCENE/frame_NNNN.flo and training/invalid/"
-
-
-def load(target_path: Path, source_path: Path, truth: Path, invalid: Path) -> Sample:
-    """Target = frame t, source = frame t + 1; pixels marked in invalid/ do not count."""
-    target, source = read_image(target_path), read_image(source_path)
-    flow, valid = read_truth(truth)
-    expect_size(truth, flow.shape, target.shape, "its frame")
-    marked = read_image(invalid)[..., 0]
-    expect_size(invalid, marked.shape, target.shape, "its frame")
-    return Sample(source, target, FlowTruth(flow, valid & (marked < 128)))
 
 
 def pairs(root: Path) -> list[Pair]:
@@ -33,7 +22,7 @@ def pairs(root: Path) -> list[Pair]:
             for number in sorted(numbers):
                 stem = f"frame_{number:04d}"
                 load_pair = partial(
-                    load,
+                    load_frames,
                     scene / f"{stem}.png",
                     scene / f"frame_{number + 1:04d}.png",
                     flow / f"{stem}.flo",
@@ -41,8 +30,6 @@ def pairs(root: Path) -> list[Pair]:
                 )
                 name = f"{group}/{scene.name}/{stem}"
                 out.append(Pair(name, load_pair, group, unit=scene.name))
-    if not out:
-        raise GlunetError(f"{root}: no frames with flow; expected {LAYOUT}.")
     return out
 
 

@@ -3,7 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-from glunet.errors import GlunetError
 from glunet.evaluation.datasets.base import Benchmark, FlowTruth, Pair, Published, Sample
 from glunet.evaluation.datasets.read import below, expect_size, folders, pad, read_image, read_mask, read_truth
 from glunet.evaluation.metrics import reference_size
@@ -29,15 +28,12 @@ def load(folder: Path, target_number: int) -> Sample:
 
 def pairs(root: Path) -> list[Pair]:
     root = below(root, *FOLDERS)
-    out = [
+    return [
         Pair(f"{subset}/{folder.name}/{n}", partial(load, folder, n), subset, unit=f"{subset}/{folder.name}")
         for subset in SUBSETS
         for folder in folders(root / subset)
         for n in (1, 2)
     ]
-    if not out:
-        raise GlunetError(f"{root}: none of the folders {', '.join(SUBSETS)} holds a pair; expected {LAYOUT}.")
-    return out
 
 
 TSS = Benchmark(

@@ -1,4 +1,4 @@
-"""Lists of pairs: which images, by what; as files and as blocks."""
+"""Which images to match, by what they look like and where they were taken."""
 
 import random
 from collections.abc import Callable
@@ -12,55 +12,17 @@ from PIL import Image
 
 from conftest import Command
 from glunet import load
-from glunet.batch import candidates, lists
-from glunet.colmap import pairs as colmap_pairs
-from glunet.errors import GlunetError
+from glunet.batch import candidates
+from glunet.images.pairs import every, read
 from places import SHARED
 
 HPATCHES = SHARED / "devset/hpatches-sequences-release"
-
-names = st.text("ab c/.é", min_size=1).filter(lambda name: name == name.strip())
-pairs = st.lists(st.tuples(names, names).filter(lambda pair: pair[0] != pair[1]), min_size=1, unique_by=frozenset)
-
-
-@given(pairs)
-def test_a_list_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, named: list[lists.Named]) -> None:
-    file = tmp_path_factory.getbasetemp() / "pairs.txt"
-    lists.write(file, named)
-    assert lists.read(file) == named
-
-
-def test_colmap_reads_names_with_spaces_of_the_same_list(tmp_path: Path) -> None:
-    lists.write(tmp_path / "pairs.txt", [("my a.png", "b.png")])
-    assert colmap_pairs.read(tmp_path / "pairs.txt", ["b.png", "my a.png"]) == [(0, 1)]
-
-
-@pytest.mark.parametrize("line", ["one", "a b c", "a a", "a\tb\tc", "\ta"])
-def test_a_line_that_names_no_pair_is_told(tmp_path: Path, line: str) -> None:
-    file = tmp_path / "pairs.txt"
-    file.write_text(f"# pairs\n{line}\n")
-    with pytest.raises(GlunetError, match=r"^Line 2 of .* the names of two different images are expected"):
-        lists.read(file)
-
-
-@given(pairs, st.integers(1, 9))
-def test_blocks_hold_each_pair_once_as_it_came(named: list[lists.Named], size: int) -> None:
-    made = list(lists.blocks(named, size))
-    assert sorted(pair for block in made for pair in block) == sorted(named)
-    assert all(len(block) == size for block in made[:-1])
-
-
-def test_a_block_of_64_of_all_pairs_has_few_images() -> None:
-    every = [(f"{i:03d}", f"{j:03d}") for i, j in colmap_pairs.every(100)]
-    random.Random(0).shuffle(every)
-    images = [len({name for pair in block for name in pair}) for block in lists.blocks(every, 64)]
-    assert np.mean(images) < 25  # of 64 pairs at random: 72
 
 
 @given(st.lists(st.tuples(st.floats(-89, 89), st.floats(-180, 180)), min_size=2, max_size=12), st.floats(1, 2e7))
 def test_near_is_the_great_circle(positions: list[tuple[float, float]], metres: float) -> None:
     found = set(candidates.near([*positions, None], metres))
-    for i, j in colmap_pairs.every(len(positions)):
+    for i, j in every(len(positions)):
         (a, b), (c, d) = np.radians(positions[i]), np.radians(positions[j])
         haversine = np.sin((c - a) / 2) ** 2 + np.cos(a) * np.cos(c) * np.sin((d - b) / 2) ** 2
         apart = 2 * 6_371_000 * np.arcsin(min(1.0, np.sqrt(haversine)))
@@ -103,7 +65,7 @@ def test_all_window_and_similar(tmp_path: Path, command: Command, smooth_picture
         code, _, told = command("pairs", photos, *option.split(), "--out", file)
         assert code == 0
         assert "bad.png" in told
-        counts[option] = lists.read(file)
+        counts[option] = read(file)
     assert [len(found) for found in counts.values()] == [28, 7, 4]
     assert set(counts["--similar 1"]) == {(f"{n}.png", f"{n + 4}.png") for n in range(4)}
     code, _, told = command("pairs", photos, "--window", 2, "--within", 9, "--out", tmp_path / "p")
@@ -127,4 +89,4 @@ def test_retrieval_on_shuffled_hpatches() -> None:
         total += min(5, scenes.count(scene) - 1)
     assert hits / total >= 0.8
     found = set(candidates.nearest(descriptors, 5))
-    assert found == {(i, j) for i, j in colmap_pairs.every(len(images)) if scenes[i] == scenes[j]}
+    assert found == {(i, j) for i, j in every(len(images)) if scenes[i] == scenes[j]}
