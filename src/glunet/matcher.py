@@ -12,24 +12,25 @@ import torch
 from torch import Tensor
 
 from glunet.errors import GlunetError
-from glunet.flow.geometry import as_array
+from glunet.flow.geometry import Size, as_array
 from glunet.images.reading import ImageLike, check_batches, depth, grey_levels, image_size
 from glunet.inference import many, nearer, tiles
 from glunet.inference import passes as networks
 from glunet.inference.computation import Computation
 from glunet.inference.confidence import Calibration
-from glunet.inference.encoded import Encoded, MaskLike, Size, alike, open_image
+from glunet.inference.encoded import Encoded, MaskLike, alike, open_image
 from glunet.inference.flipping import mirror_where, unmirror_backward, unmirror_flow
 from glunet.inference.frames import FRAMINGS
 from glunet.inference.hypotheses import PointSource, keypoints
 from glunet.inference.likeness import threads
 from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
-from glunet.inference.passes import Ways, Wish
+from glunet.inference.passes import Wish
 from glunet.inference.plane import flattened
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
 from glunet.inference.search import Found, OneWay, Search, TwoWay, check_search
 from glunet.inference.settings import AGAIN, Settings
 from glunet.inference.speed import own_state, resolved
+from glunet.inference.stages import Ways
 from glunet.match import Match, Provenance
 from glunet.network.family import Network
 

@@ -121,7 +121,7 @@ def test_list_says_where_to_get_each(run):
         (("kitty", "."), "no evaluation set 'kitty'"),
         (("tss",), "tss needs the folder it lies in"),
         (("tss", "nowhere"), "nowhere: no such folder"),
-        (("tss", "."), "none of the folders FG3DCar, JODS, PASCAL"),
+        (("tss", "."), "no pairs of tss found; expected ROOT/{FG3DCar,JODS,PASCAL}"),
         (("all",), "'all' needs the folder"),
         (("motorcycle", "--method", "raff"), "no method 'raff'"),
     ],

@@ -255,7 +255,7 @@ def searched(first: search.TwoWay, passes: list[search.TwoWay], scores=None, poi
 
     pair = views(flat, flat)
     pictures = (flat.astype(np.uint8), flat.astype(np.uint8))
-    coarse = search.Coarse(scores, lambda: points) if scores else None
+    coarse = search.GlobalLevel(scores, lambda: points) if scores else None
     return (*search.Searcher(pair, again, coarse, pictures, **settings)(first), asked)
 
 
@@ -301,7 +301,7 @@ def test_what_smaller_copies_find_is_passed_once_at_full_size(holds):
         return two_way(0, 0) if holds else noise_way(1)
 
     flat = np.full((*SIZE, 3), 128, np.float32)
-    coarse = search.Coarse(quarter_scores, lambda: NO_POINTS)
+    coarse = search.GlobalLevel(quarter_scores, lambda: NO_POINTS)
     pictures = (flat.astype(np.uint8), flat.astype(np.uint8))
     first = noise_way()
     best, found = search.Searcher(views(flat, flat), again, coarse, pictures, reduced=reduced)(first)

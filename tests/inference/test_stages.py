@@ -11,7 +11,7 @@ from glunet.errors import GlunetError
 from glunet.inference import stages
 from glunet.inference.likeness import grid
 from glunet.inference.search import homography_flow
-from glunet.inference.stages import Answer
+from glunet.inference.stages import Ways
 from untrained import matcher
 
 SIZE = (120, 160)
@@ -26,41 +26,45 @@ def sure(size: tuple[int, int] = SIZE, where: np.ndarray | None = None) -> np.nd
     return mixture
 
 
+def answer(flow: np.ndarray, mixture: np.ndarray) -> Ways:
+    return Ways(flow, mixture=mixture)
+
+
 def test_the_homography_of_what_is_sure():
     random = np.random.default_rng(0)
     flow = homography_flow(TRUE, SIZE)
     half = np.arange(SIZE[1])[None] < 80
     flow = np.where(np.broadcast_to(half, SIZE)[..., None], flow, random.normal(0, 60, flow.shape)).astype(np.float32)
-    found = stages.confident_homography(Answer(flow, sure(where=np.broadcast_to(half, SIZE))))
+    found = stages.confident_homography(answer(flow, sure(where=np.broadcast_to(half, SIZE))))
     assert found is not None
     matrix, share = found
     assert np.abs(homography_flow(matrix, SIZE) - homography_flow(TRUE, SIZE)).max() < 0.5
     assert 0.4 < share <= 0.5
-    assert stages.confident_homography(Answer(flow, sure(where=np.zeros(SIZE, bool)))) is None, "it is sure of nothing"
+    assert stages.confident_homography(answer(flow, sure(where=np.zeros(SIZE, bool)))) is None, "it is sure of nothing"
     mirrored = np.array(((-1.0, 0, 159), (0, 1, 0), (0, 0, 1)))
-    assert stages.confident_homography(Answer(homography_flow(mirrored, SIZE), sure())) is None
+    assert stages.confident_homography(answer(homography_flow(mirrored, SIZE), sure())) is None
 
 
 def test_a_pass_is_composed_and_the_first_kept_where_nothing_is_shown():
     residual = np.full((*SIZE, 2), (2.0, -1.0), np.float32)
     shown = np.ones(SIZE, bool)
     shown[:, :50] = False
-    first = Answer(np.full((*SIZE, 2), 7, np.float32), sure(where=np.zeros(SIZE, bool)))
+    first = answer(np.full((*SIZE, 2), 7, np.float32), sure(where=np.zeros(SIZE, bool)))
     asked = []
 
-    def again(matrix: np.ndarray) -> tuple[Answer, np.ndarray]:
+    def again(matrix: np.ndarray) -> tuple[Ways, np.ndarray]:
         asked.append(matrix)
-        return Answer(residual, sure()), shown
+        return answer(residual, sure()), shown
 
-    answer = stages.through(TRUE, first, again)
+    passed = stages.through(TRUE, first, again)
     assert np.array_equal(asked[0], TRUE)
     ends = cv2.perspectiveTransform((grid(SIZE) + residual).reshape(1, -1, 2).astype(np.float64), TRUE)
     expected = (ends.reshape(*SIZE, 2) - grid(SIZE)).astype(np.float32)
     inner = (slice(5, -5), slice(55, -5))
-    np.testing.assert_allclose(answer.flow[inner], expected[inner], atol=1e-3)
-    assert np.array_equal(answer.mixture[inner], sure()[inner])
-    assert np.array_equal(answer.flow[:, :45], first.flow[:, :45])
-    assert np.array_equal(answer.mixture[:, :45], first.mixture[:, :45])
+    np.testing.assert_allclose(passed.flow[inner], expected[inner], atol=1e-3)
+    assert np.array_equal(passed.mixture[inner], sure()[inner])
+    assert np.array_equal(passed.flow[:, :45], first.flow[:, :45])
+    assert np.array_equal(passed.mixture[:, :45], first.mixture[:, :45])
 
 
 def test_of_several_scales_the_one_that_explains_most():
@@ -68,26 +72,26 @@ def test_of_several_scales_the_one_that_explains_most():
     true = np.array(((2.0, 0, -40), (0, 2.0, -20), (0, 0, 1)))
     asked = []
 
-    def resized(target: tuple[int, int], source: tuple[int, int]) -> Answer:
+    def resized(target: tuple[int, int], source: tuple[int, int]) -> Ways:
         asked.append((target, source))
         scale = np.array(((source[1] / SIZE[1], 0, 0), (0, source[0] / SIZE[0], 0), (0, 0, 1)))
         inverse = np.array(((SIZE[1] / target[1], 0, 0), (0, SIZE[0] / target[0], 0), (0, 0, 1)))
         flow = homography_flow(scale @ true @ inverse, target)
-        return Answer(flow, sure(target, None if source == (60, 80) else np.zeros(target, bool)))
+        return answer(flow, sure(target, None if source == (60, 80) else np.zeros(target, bool)))
 
-    first = Answer(np.zeros((*SIZE, 2), np.float32), sure(where=np.zeros(SIZE, bool)))
+    first = answer(np.zeros((*SIZE, 2), np.float32), sure(where=np.zeros(SIZE, bool)))
     through = []
 
-    def again(matrix: np.ndarray) -> tuple[Answer, np.ndarray]:
+    def again(matrix: np.ndarray) -> tuple[Ways, np.ndarray]:
         through.append(matrix)
-        return Answer(np.zeros((*SIZE, 2), np.float32), sure()), np.ones(SIZE, bool)
+        return answer(np.zeros((*SIZE, 2), np.float32), sure()), np.ones(SIZE, bool)
 
     stages.multi_scale(first, SIZE, SIZE, resized, again)
     assert len(asked) == len(stages.RATIOS) - 1, "the images as they are were matched already"
     (matrix,) = through
     assert np.abs(homography_flow(matrix, SIZE) - homography_flow(true, SIZE)).max() < 1.1  # of the pixels' centres
     asked.clear()
-    small = Answer(np.zeros((40, 48, 2), np.float32), sure((40, 48), np.zeros((40, 48), bool)))
+    small = answer(np.zeros((40, 48, 2), np.float32), sure((40, 48), np.zeros((40, 48), bool)))
     assert stages.multi_scale(small, (40, 48), (40, 48), resized, again) is small
     assert {min(*target, *source) for target, source in asked} == {35}, "under 32 px nothing is matched"
 

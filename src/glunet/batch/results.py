@@ -10,11 +10,10 @@ import numpy as np
 
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
+from glunet.flow.geometry import Size
 from glunet.geometry.estimation import resizing
 from glunet.images.pairs import Names
 from glunet.match import Match
-
-Size = tuple[int, int]
 
 
 def arrow() -> Any:

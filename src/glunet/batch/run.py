@@ -14,6 +14,7 @@ from glunet.batch import results
 from glunet.batch.images import Store
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import write_flow, write_json
+from glunet.flow.geometry import Size
 from glunet.images.folders import smaller
 from glunet.images.pairs import Names, blocks
 from glunet.inference import shelf
@@ -88,7 +89,7 @@ class BlockMatcher:
         self.job = job
         self.matcher = load(job.weights, job.device, **job.settings)
         self.store = Store(job.images)
-        self.sizes: dict[str, results.Size] = {}  # of the files
+        self.sizes: dict[str, Size] = {}  # of the files
         self.shelf = shelf.Shelf(self.matcher.encode, self._pixels, shelf.room(self.matcher.device, job.workers))
 
     def _pixels(self, name: str) -> np.ndarray:

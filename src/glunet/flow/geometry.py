@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Size = tuple[int, int]  # (height, width)
+
 
 def pixel_grid(height: int, width: int, device: torch.device | str | None = None) -> Tensor:
     """Coordinates of the pixel centres, 2 x height x width, float32, channel 0 is x (0..width-1)."""

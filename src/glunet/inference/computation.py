@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from glunet.flow.geometry import frame_flow_to_source, scale_flow
+from glunet.flow.geometry import Size, frame_flow_to_source, scale_flow
 from glunet.inference import frames, memory, speed, tiles
 from glunet.inference.encoded import Encoded, together
 from glunet.inference.flipping import mirror_where, mirrored
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _LNET = (LNET_SIZE, LNET_SIZE)
 _WORTH = 400 * 400  # pixels of a frame from which on giving memory back costs less than 3 % of the time
-Size = tuple[int, int]
 Pair = Callable[[Size], list[Any]]
 
 

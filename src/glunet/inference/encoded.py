@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from glunet.flow.geometry import Size
 from glunet.images.reading import ImageLike, as_picture, darker, load_mask, load_with_depth
 
 MaskLike: TypeAlias = np.ndarray | Tensor | Image.Image | str | os.PathLike[str]
-Size = tuple[int, int]
 
 # Features that an image keeps, in pixels of their frames over those of the largest: its own, those of the partner it
 # met last, and a pyramid below each (a third).

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from glunet.errors import GlunetError, needed
 from glunet.flow.files import writing
-from glunet.flow.geometry import pixel_grid, resize_bilinear, scale_flow
+from glunet.flow.geometry import Size, pixel_grid, resize_bilinear, scale_flow
 from glunet.inference import frames
 from glunet.inference.settings import Settings
 from glunet.network.anchor import anchored
@@ -36,8 +36,6 @@ HALF_FROM = 1024  # numbers of a tensor from which on it is worth to be stored i
 # (height, width) of targets and sources at which a graph of all sizes is checked.
 CHECKED = (((280, 400), (300, 340)), ((256, 256), (256, 256)), ((64, 520), (601, 333)))
 LARGEST_MISS = 0.1  # px by which the graph's flow may differ from the network's for 99 % of the pixels
-
-Size = tuple[int, int]
 
 
 class Graph(nn.Module):

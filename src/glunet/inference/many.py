@@ -7,8 +7,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 
 from glunet.errors import GlunetError
+from glunet.flow.geometry import Size
 from glunet.images.reading import ImageLike
-from glunet.inference.encoded import Encoded, MaskLike, Size, alike
+from glunet.inference.encoded import Encoded, MaskLike, alike
 from glunet.inference.memory import available_bytes, needed_bytes
 
 M = TypeVar("M")  # a `glunet.match.Match`, of which nothing is known on this floor

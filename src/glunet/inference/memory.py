@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from glunet.errors import GlunetError
+from glunet.flow.geometry import Size
 from glunet.inference.frames import hnet_size
 
 # Bytes beside the network itself: fixed, for each pixel of the H-Net's frame that is decoded at once, for each that is
@@ -18,8 +19,6 @@ from glunet.inference.frames import hnet_size
 # the peak lay 0.32 GB (520 x 520), 0.92 GB (1000 x 1000), 1.86 GB (2000 x 1040) and, for a source of 4000 x 4000 and a
 # target of 520 x 520, 0.52 GB above what was taken before (a search adds up to 0.1 GB); these figures say more.
 _FIXED, _DECODED, _KEPT, _IMAGE = 200_000_000, 900, 130, 60
-
-Size = tuple[int, int]
 
 
 def needed_bytes(

@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glunet.flow.geometry import as_array, as_tensor
+from glunet.flow.geometry import Size, as_array, as_tensor
 from glunet.geometry.estimation import apply_homography, resizing, robust_homography
 from glunet.inference.computation import Computation
-from glunet.inference.encoded import Encoded, Size, together
+from glunet.inference.encoded import Encoded, together
 from glunet.inference.features import feature_points
 from glunet.inference.hypotheses import FEWEST, Hypothesis, from_features, oriented
 from glunet.inference.likeness import grid
-from glunet.inference.passes import Ways, global_flows, views_of, warped
+from glunet.inference.passes import global_flows, views_of, warped
 from glunet.inference.speed import full_precision
+from glunet.inference.stages import Ways
 from glunet.network.glunet import LNET_SIZE
 from glunet.network.second_look import LOST, SURE, Coarse, comes_back, looked_again, returning
 

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from glunet.flow import geometry
+from glunet.flow.geometry import Size
 from glunet.geometry.estimation import apply_homography, resizing
 from glunet.inference.computation import Computation
-from glunet.inference.encoded import Encoded, Size
+from glunet.inference.encoded import Encoded
 from glunet.inference.features import feature_points
 from glunet.inference.hypotheses import Hypothesis, PointSource
 from glunet.inference.likeness import Views, grid, views
 from glunet.inference.polish import Polish
-from glunet.inference.search import Coarse, Search, Searcher, TwoWay
-from glunet.inference.stages import Answer, Stages, homography_stage, multi_scale
+from glunet.inference.search import GlobalLevel, Search, Searcher, TwoWay
+from glunet.inference.stages import Stages, Ways, homography_stage, multi_scale
 from glunet.network.glunet import LNET_SIZE
 from glunet.network.second_look import returning
 
@@ -28,22 +29,6 @@ _CELLS = 32  # of the side of level 3's grid
 REDUCED = 320  # px of the longer side of the copies that hypotheses are tried on
 WORTH = 0.7  # share of the pixels above which copies are not worth it
 _AT_ONCE = 9  # copies that are encoded in one batch on a GPU
-
-
-class Ways(NamedTuple):
-    """What the network says of one pair.
-
-    Attributes:
-        flow: H x W x 2 float32, target into source, pixels.
-        backward: H_source x W_source x 2, the way back; None where it was not asked for.
-        mixture: H x W x 4, as `Match.mixture`; None for networks that do not predict it.
-        plane: the target -> source homography that the network saw the source through, 3 x 3; None for none.
-    """
-
-    flow: np.ndarray
-    backward: np.ndarray | None
-    mixture: np.ndarray | None
-    plane: np.ndarray | None = None
 
 
 class Wish(NamedTuple):
@@ -76,7 +61,7 @@ def searcher(
     source, target = pair
     coarse = None
     if computation.framing.lnet:
-        coarse = Coarse(
+        coarse = GlobalLevel(
             partial(global_scores, computation, source, target), partial(feature_points, computation, source, target)
         )
     frame, size = computation.frame(target.size), reduced_size(target.size)
@@ -205,27 +190,18 @@ def _cells(valid: np.ndarray | None, device: torch.device) -> Tensor:
 def staged(how: Stages, source: Encoded, target: Encoded, first: Ways, ask: Callable[[Encoded, Encoded], Ways]) -> Ways:
     """What PDC-Net's later stages make of its first pass; `ask` passes once more, source and target given."""
 
-    def answer(source: Encoded, target: Encoded) -> Answer:
-        found = ask(source, target)
-        assert found.mixture is not None
-        return Answer(found.flow, found.mixture)
-
-    def again(matrix: np.ndarray) -> tuple[Answer, np.ndarray]:
+    def again(matrix: np.ndarray) -> tuple[Ways, np.ndarray]:
         seen = warped(source, matrix, target.size)
         assert seen.valid is not None
-        return answer(seen, target), seen.valid
+        return ask(seen, target), seen.valid
 
-    def resized(target_size: Size, source_size: Size) -> Answer:
+    def resized(target_size: Size, source_size: Size) -> Ways:
         copies = (
             image if image.size == size else Encoded(geometry.resize_area(image.pixels, size), None, image.settings)
             for image, size in ((source, source_size), (target, target_size))
         )
-        return answer(*copies)
+        return ask(*copies)
 
-    assert first.mixture is not None
-    begun = Answer(first.flow, first.mixture)
     if how == "H":
-        made = homography_stage(begun, again)
-    else:
-        made = multi_scale(begun, target.size, source.size, resized, again)
-    return Ways(made.flow, first.backward, made.mixture)
+        return homography_stage(first, again)
+    return multi_scale(first, target.size, source.size, resized, again)

@@ -28,7 +28,7 @@ AS_WELL = 2.5
 OFF = 4  # times the median distance from the plane, beyond which what the flow is sure of lies elsewhere
 
 
-class Ways(Protocol):
+class RoundTrip(Protocol):
     """A flow, H x W x 2, target into source, that knows how far from its place each target pixel comes back."""
 
     @property
@@ -36,7 +36,9 @@ class Ways(Protocol):
     def round_trip(self) -> np.ndarray: ...
 
 
-def flattened(ways: Ways, views: Views, keypoints: Callable[..., tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None:
+def flattened(
+    ways: RoundTrip, views: Views, keypoints: Callable[..., tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray | None:
     """The flow on the one plane of the scene, wherever it is not sure of another place; None if the scene is no plane.
 
     Two things make a scene a plane: most of what the flow is sure of lies on it, and so do keypoints, which are exact
@@ -84,7 +86,7 @@ def missed(flow: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarr
     return np.linalg.norm(target + flow[at[:, 1], at[:, 0]] - source, axis=1)
 
 
-def one_plane(ways: Ways, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray | None:
+def one_plane(ways: RoundTrip, views: Views, matrices: Sequence[np.ndarray]) -> np.ndarray | None:
     """The homography, of these or the match's own, on which nearly everything lies that comes back; None if on none."""
     back = _comes_back(ways, views)
     near = max(1.0, 0.004 * max(views.source.shape))
@@ -105,7 +107,7 @@ def one_plane(ways: Ways, views: Views, matrices: Sequence[np.ndarray]) -> np.nd
     return own if own is not None and explains(own) else None
 
 
-def brought_onto(ways: Sequence[tuple[Ways, Views, np.ndarray]]) -> list[np.ndarray] | None:
+def brought_onto(ways: Sequence[tuple[RoundTrip, Views, np.ndarray]]) -> list[np.ndarray] | None:
     """Flows on a plane that points of the images stand for, if nearly all that comes back lies near it.
 
     Seen from far to its side, a flow comes near a plane and no closer.
@@ -129,7 +131,7 @@ def brought_onto(ways: Sequence[tuple[Ways, Views, np.ndarray]]) -> list[np.ndar
     return flows if all_near > ONE_PLANE * all_back else None
 
 
-def extended(ways: Ways, views: Views, plane: np.ndarray) -> np.ndarray:
+def extended(ways: RoundTrip, views: Views, plane: np.ndarray) -> np.ndarray:
     """The flow, where it does not come back that of the one plane (3 x 3) on which nearly everything lies that does.
 
     There it is a guess anyway. The way back stays as it is, so that confidence stays low.
@@ -139,11 +141,11 @@ def extended(ways: Ways, views: Views, plane: np.ndarray) -> np.ndarray:
     return np.where(kept[..., None], ways.flow, flow)
 
 
-def _comes_back(ways: Ways, views: Views) -> np.ndarray:
+def _comes_back(ways: RoundTrip, views: Views) -> np.ndarray:
     return views.in_view(ways.flow) & (ways.round_trip() <= 1)
 
 
-def own_homography(ways: Ways, views: Views, points: int = 3000) -> np.ndarray | None:
+def own_homography(ways: RoundTrip, views: Views, points: int = 3000) -> np.ndarray | None:
     """The homography that most pixels agree on of those that come back; None where it is none or few do."""
     kept = views.in_view(ways.flow) & (ways.round_trip() <= 2)
     return _fitted(ways.flow, kept, tolerance(views.source.shape[:2]), views, points)

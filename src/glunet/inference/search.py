@@ -138,7 +138,7 @@ class OneWay(NamedTuple):
 Pass = Callable[[np.ndarray], TwoWay]
 
 
-class Coarse(NamedTuple):
+class GlobalLevel(NamedTuple):
     """What a network with a global level says of a pair besides its passes.
 
     Attributes:
@@ -168,7 +168,7 @@ class Searcher:
 
     views: Views
     again: Pass
-    coarse: Coarse | None
+    coarse: GlobalLevel | None
     pictures: tuple[np.ndarray, np.ndarray]
     how: Search = "auto"
     sources: Sequence[PointSource] = ()

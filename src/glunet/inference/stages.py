@@ -30,23 +30,27 @@ SHARE = 0.002  # of the positions that a scale's inliers must be
 WHOLE = 0.98  # of a pixel that must be seen through the homography
 
 
-class Answer(NamedTuple):
-    """What a pass says.
+class Ways(NamedTuple):
+    """What the network says of one pair.
 
     Attributes:
         flow: H x W x 2 float32, target into source, pixels.
-        mixture: H x W x 4 float32 (`glunet.match.Match.mixture`).
+        backward: H_source x W_source x 2, the way back; None where it was not asked for.
+        mixture: H x W x 4 float32, as `Match.mixture`; None for networks that do not predict it.
+        plane: the target -> source homography that the network saw the source through, 3 x 3; None for none.
     """
 
     flow: np.ndarray
-    mixture: np.ndarray
+    backward: np.ndarray | None = None
+    mixture: np.ndarray | None = None
+    plane: np.ndarray | None = None
 
 
 # A pass with the source warped by a target -> source homography: its answer from the target's grid into itself, and
 # where the warped source shows something, H x W bool.
-Again = Callable[[np.ndarray], tuple[Answer, np.ndarray]]
+Again = Callable[[np.ndarray], tuple[Ways, np.ndarray]]
 # A pass with target and source of these sizes, (height, width) each.
-Resized = Callable[[tuple[int, int], tuple[int, int]], Answer]
+Resized = Callable[[tuple[int, int], tuple[int, int]], Ways]
 
 
 def check_stages(stages: Stages) -> Stages:
@@ -56,17 +60,17 @@ def check_stages(stages: Stages) -> Stages:
     return stages
 
 
-def confident_homography(answer: Answer) -> tuple[np.ndarray, float] | None:
+def confident_homography(way: Ways) -> tuple[np.ndarray, float] | None:
     """The target -> source homography of what may be right, and the share of positions that agree; or None.
 
     It is none that mirrors, or in which a direction shrinks or grows beyond reason.
     """
-    height, width = (max(1, side // QUARTER) for side in answer.flow.shape[:2])
-    factor = np.array((answer.flow.shape[1] / width, answer.flow.shape[0] / height))
+    height, width = (max(1, side // QUARTER) for side in way.flow.shape[:2])
+    factor = np.array((way.flow.shape[1] / width, way.flow.shape[0] / height))
     at = (grid((height, width)) + 0.5) * factor - 0.5
     flow, mixture = (
         cv2.remap(values, at.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        for values in (answer.flow, answer.mixture)
+        for values in (way.flow, _mixture(way))
     )
     counts = Mixture.unpacked(as_tensor(mixture)).probability()[0].numpy() >= LEAST
     if counts.sum() < FEWEST:
@@ -85,7 +89,7 @@ def confident_homography(answer: Answer) -> tuple[np.ndarray, float] | None:
     return scale @ matrix @ np.linalg.inv(scale), float(inliers.sum() / counts.size)
 
 
-def through(matrix: np.ndarray, first: Answer, again: Again) -> Answer:
+def through(matrix: np.ndarray, first: Ways, again: Again) -> Ways:
     """The answer of a pass through a homography, and of the first pass where that leaves what it shows."""
     second, shown = again(matrix)
     at = grid(first.flow.shape)
@@ -94,21 +98,21 @@ def through(matrix: np.ndarray, first: Answer, again: Again) -> Answer:
     whole &= (x >= 0) & (y >= 0) & (x <= shown.shape[1] - 1) & (y <= shown.shape[0] - 1)
     flow = apply_homography(matrix, (at + second.flow).astype(np.float64)) - at
     whole &= np.isfinite(flow).all(-1)
-    return Answer(
-        np.where(whole[..., None], np.nan_to_num(flow), first.flow).astype(np.float32),
-        np.where(whole[..., None], second.mixture, first.mixture),
+    return first._replace(
+        flow=np.where(whole[..., None], np.nan_to_num(flow), first.flow).astype(np.float32),
+        mixture=np.where(whole[..., None], _mixture(second), _mixture(first)),
     )
 
 
-def homography_stage(first: Answer, again: Again) -> Answer:
+def homography_stage(first: Ways, again: Again) -> Ways:
     """Stage H; the first pass where it finds no homography."""
     found = confident_homography(first)
     return first if found is None else through(found[0], first, again)
 
 
 def multi_scale(
-    first: Answer, target_size: tuple[int, int], source_size: tuple[int, int], resized: Resized, again: Again
-) -> Answer:
+    first: Ways, target_size: tuple[int, int], source_size: tuple[int, int], resized: Resized, again: Again
+) -> Ways:
     """Stage MS; the first pass where no scale finds a homography that explains more than 0.2 % of its positions."""
     best: tuple[float, np.ndarray] | None = None
     for ratio in RATIOS:
@@ -125,3 +129,8 @@ def multi_scale(
 def scaled(size: tuple[int, int], ratio: float) -> tuple[int, int]:
     """(height, width) times the ratio, whole pixels."""
     return round(size[0] * ratio), round(size[1] * ratio)
+
+
+def _mixture(way: Ways) -> np.ndarray:
+    assert way.mixture is not None
+    return way.mixture
