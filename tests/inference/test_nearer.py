@@ -15,8 +15,9 @@ from glunet.inference import nearer
 from glunet.inference.encoded import Encoded
 from glunet.inference.hypotheses import Hypothesis
 from glunet.inference.likeness import grid
-from glunet.inference.passes import warped
-from glunet.network.second_look import LOST
+from glunet.inference.nearer import LOST, SURE
+from glunet.inference.passes import COMES_BACK, returning, warped
+from glunet.matcher import Matcher
 from textured import SIZE, similarity
 
 PLAIN = {"search": "none", "polish": False, "speed": "exact", "confidence": "roundtrip", "enlarge_to": 0}
@@ -177,3 +178,29 @@ def test_what_the_features_agree_on_counts_where_enough_comes_back_and_is_made_e
     if found is not None:
         away = apply_homography(found, CENTRES) - apply_homography(rough @ rest, CENTRES)
         assert np.abs(away[:3]).max() < 0.5
+
+
+def test_what_comes_back() -> None:
+    """Of a motion and its opposite all that stays in view; half of a flow that is wrong by half."""
+    there = torch.zeros(1, 2, 32, 32)
+    there[:, 0] = 64.0
+    assert returning(there, -there)[0, :, :23].all()
+    assert not returning(there, -there)[0, :, 24:].any()
+    there[:, :, :16] = 0
+    there[:, 0, 16:] = COMES_BACK + 1
+    assert float(returning(there, torch.zeros_like(there)).float().mean()) == 0.5
+
+
+@pytest.mark.parametrize(("share", "seen_through"), [(SURE + 0.02, False), (SURE - 0.02, True)])
+def test_what_nearly_all_returns_of_is_matched_as_it_lies(share: float, seen_through: bool) -> None:
+    there = flow_of(similarity(0, 1.0, (256, 256), (256, 256)))
+    there[:, 0].view(-1)[round(share * 1024) :] = 1000.0
+    image = Encoded(torch.zeros(1, 3, 100, 120), None, None)
+    plane = nearer._plane(None, image, image, there, torch.zeros_like(there))  # type: ignore[arg-type]
+    assert (plane is not None) is seen_through
+
+
+def test_looks_are_a_setting_with_a_name() -> None:
+    with pytest.raises(glunet.GlunetError, match="0 looks were asked for"):
+        glunet.load("glunet", "cpu", looks=0)
+    assert Matcher(glunet.load("glunet", "cpu").network, "glunet").settings.looks == 1  # as published

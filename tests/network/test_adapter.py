@@ -85,7 +85,7 @@ def test_every_way_to_features_is_the_same(network: GLUNet, size: tuple[int, int
         whole = network.encode(image, small)
         raw = network.encoder(image, levels=(2, 3))
         low = network.encoder(small, levels=(3, 4))
-        adapted = network.adapt(Features(low[4], low[3], raw[3], raw[2], small))
+        adapted = network.adapt(Features(low[4], low[3], raw[3], raw[2]))
         tiled = tiles.encode(network, 128, image, small)
     for ours, others in ((adapted, "adapt"), (tiled, "tiles")):
         for name, a, b in zip(Features._fields, whole, ours, strict=True):

@@ -70,7 +70,9 @@ EnsembleOption = Annotated[
 LooksOption = Annotated[
     int | None,
     by_weights(
-        "--looks", "Looks of the global level, each through the homography that the last one found", metavar="N"
+        "--looks",
+        "2: match again through the plane that the global level finds, if there is one; 1: do not",
+        metavar="N",
     ),
 ]
 

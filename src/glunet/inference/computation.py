@@ -16,8 +16,7 @@ from glunet.inference.flipping import mirror_where, mirrored
 from glunet.inference.settings import Settings
 from glunet.network.anchor import anchored
 from glunet.network.family import Network
-from glunet.network.glunet import LNET_SIZE
-from glunet.network.second_look import Coarse
+from glunet.network.glunet import LNET_SIZE, Coarse
 from glunet.network.uncertainty import Mixture
 
 logger = logging.getLogger(__name__)

@@ -121,5 +121,4 @@ def together(features: list[Any]) -> Any:
     """Features of several images as those of one batch."""
     if len(features) == 1:
         return features[0]
-    levels = zip(*features, strict=True)
-    return type(features[0])(*(None if level[0] is None else torch.cat(level) for level in levels))
+    return type(features[0])(*map(torch.cat, zip(*features, strict=True)))

@@ -81,7 +81,7 @@ class Graph(nn.Module):
         """The features of target and source, and the other way round, as one batch of two pairs."""
         ours, theirs = (self._encode(image, frame) for image in (target, source))
         return tuple(
-            Features(*(torch.cat(levels) for levels in zip(*(image[:4] for image in both), strict=True)))
+            Features(*(torch.cat(levels) for levels in zip(*both, strict=True)))
             for both in ((ours, theirs), (theirs, ours))
         )  # type: ignore[return-value]
 

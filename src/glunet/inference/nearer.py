@@ -22,14 +22,15 @@ from glunet.inference.encoded import Encoded, together
 from glunet.inference.features import feature_points
 from glunet.inference.hypotheses import FEWEST, Hypothesis, from_features, oriented
 from glunet.inference.likeness import grid
-from glunet.inference.passes import global_flows, views_of, warped
+from glunet.inference.passes import global_flows, returning, views_of, warped
 from glunet.inference.speed import full_precision
 from glunet.inference.stages import Ways
-from glunet.network.glunet import LNET_SIZE
-from glunet.network.second_look import LOST, SURE, Coarse, comes_back, looked_again, returning
+from glunet.network.glunet import LNET_SIZE, Coarse
 
 logger = logging.getLogger(__name__)
 
+SURE = 0.9  # share of the positions that come back from which on a pair is matched as it lies
+LOST = 0.1  # and below which the flow says nothing of a plane
 ON_PLANE = 0.65  # share of those that return which must lie on a plane for the source to be seen through it
 NEAR = 4.0  # px of the 256 frame within which they do
 LARGE = 768 * 768  # pixels of a frame from which on the two directions are decoded one after the other
@@ -75,7 +76,7 @@ def answer(
     """
     if frame is not None or computation.settings.looks == 1:
         return _direct(computation, sources, targets, both, tile, mixture, frame)
-    there, back = _looked(computation, sources, targets, tile)
+    there, back = _coarse(computation, sources, targets, tile)
     coarse = there[1].split(1), back[1].split(1)
     planes = [_plane(computation, *pair) for pair in zip(sources, targets, *coarse, strict=True)]
     flows: dict[int, Tensor] = {}
@@ -138,28 +139,30 @@ def through(
     return torch.cat((flow, made[:, 2:4] + area, made[:, 4:]), dim=1)
 
 
-def _looked(
+def _coarse(
     computation: Computation, sources: list[Encoded], targets: list[Encoded], tile: int | None = None
 ) -> tuple[Coarse, Coarse]:
-    """flow4 and flow3 of a batch, there and back, by as many looks as the settings say."""
+    """flow4 and flow3 of a batch, there and back."""
     settings: Any = computation.settings
     coarsest = computation.frames(computation.frame(targets[0].size))[0]
     ours, theirs = (computation.features(images, coarsest, tile) for images in (targets, sources))
     network: Any = computation.inference
     with full_precision(computation.device, settings.speed):
-        return looked_again(network, ours, theirs, settings.looks, settings.first_passes)
+        flows = [network.coarse(*pair, passes=settings.first_passes) for pair in ((ours, theirs), (theirs, ours))]
+    return flows[0], flows[1]
 
 
 def _plane(
     computation: Computation, source: Encoded, target: Encoded, there: Tensor, back: Tensor
 ) -> np.ndarray | None:
     """The homography through which the network is to see the source of a pair with these flow3; None for none."""
-    share = float(comes_back(there, back))
+    returned = returning(there, back)
+    share = float(returned.float().mean())
     if share >= SURE:
         return None
     if share < LOST:
         return _by_features(computation, source, target)
-    rest = _agreed(there.float(), returning(there, back), ON_PLANE)
+    rest = _agreed(there.float(), returned, ON_PLANE)
     return None if rest is None else _continued(resizing(target.size, source.size), rest, target.size)
 
 

@@ -22,12 +22,12 @@ from glunet.inference.polish import Polish
 from glunet.inference.search import GlobalLevel, Search, Searcher, TwoWay
 from glunet.inference.stages import Stages, Ways, homography_stage, multi_scale
 from glunet.network.glunet import LNET_SIZE
-from glunet.network.second_look import returning
 
 _LNET, _GLOBAL = (LNET_SIZE, LNET_SIZE), ("level4", "level3")  # the frame of the global level, and what it reads
 _CELLS = 32  # of the side of level 3's grid
 REDUCED = 320  # px of the longer side of the copies that hypotheses are tried on
 WORTH = 0.7  # share of the pixels above which copies are not worth it
+COMES_BACK = 6.0  # px of the 256 frame within which a position of level 3 counts as found
 _AT_ONCE = 9  # copies that are encoded in one batch on a GPU
 
 
@@ -173,6 +173,17 @@ def global_flows(
     there = geometry.scale_flow(flow, _CELLS / LNET_SIZE, _CELLS / LNET_SIZE)
     seen = geometry.in_view(there, (_CELLS, _CELLS)) & (geometry.warp(shown, there)[:, 0] > 0.5)
     return flow, seen & returning(flow, back)
+
+
+def returning(there: Tensor, back: Tensor) -> Tensor:
+    """Which of level 3's positions come back to within `COMES_BACK`, B x 32 x 32, bool.
+
+    Args:
+        there, back: flow3 in both directions, B x 2 x 32 x 32, pixels of the 256 frame.
+    """
+    scale = there.shape[-1] / LNET_SIZE
+    away = there + geometry.warp(back, geometry.scale_flow(there, scale, scale))
+    return away.square().sum(dim=1) < COMES_BACK**2
 
 
 def _global_features(computation: Computation, image: Encoded) -> Any:

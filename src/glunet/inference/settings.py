@@ -34,10 +34,8 @@ class Settings:
         anchor: where two images do not look alike along the finest flow, level 4's stays if its features agree better
             with it (`glunet.network.anchor`): for things of one kind.
         ensemble: levels 4 and 3 decode the mirrored pair, too, and the mean of both flows counts (`GLUNet.encode`).
-        looks: at most so often the global level looks at a pair, the next time at the source through the homography
-            that the last flow agrees with most; the look from which most comes back counts
-            (`glunet.network.second_look`). What then lies on one plane, the whole network sees through it
-            (`glunet.inference.nearer`). 1, as published: once, and at the images as they lie.
+        looks: 2 lets the network look again where its global level finds one plane: at the source through that plane's
+            homography (`glunet.inference.nearer`); more is no more. 1, as published: at the images as they lie.
         enlarge_to: a target of fewer pixels than a square of this side is matched in a frame of that many, at most
             twice as high and wide (`glunet.inference.frames.enlarged`): small motion is sharper, for as much more time.
             Frames are rounded up, and what becomes larger is interpolated. 0, as published: frames are rounded down.

@@ -72,16 +72,16 @@ class Features(NamedTuple):
             the mirrored copy, at the same places) and
         level3: B x 256 x 32 x 32, of the 256 x 256 copy;
         level2: B x 256 x h/8 x w/8 and
-        level1: B x 128 x h/4 x w/4, of the H-Net image;
-        image: B x 3 x 256 x 256, the copy itself, for a second look (`glunet.network.second_look`); None where nobody
-            takes one.
+        level1: B x 128 x h/4 x w/4, of the H-Net image.
     """
 
     level4: Tensor
     level3: Tensor
     level2: Tensor
     level1: Tensor
-    image: Tensor | None = None
+
+
+Coarse = tuple[Tensor, Tensor]  # flow4 and flow3
 
 
 class Flows(NamedTuple):
@@ -172,23 +172,22 @@ class GLUNet(nn.Module):
                 mean of the pair's flow and the mirrored pair's, mirrored back (geometric self-ensemble, Lim et al.,
                 CVPRW 2017); level 3 compares the same features in both.
         """
-        if image_256 is not image:
+        if image_256 is image:
+            every = self.encoder(image, levels=(2, 3, 4))
+            features = self.adapt(Features(every[4], every[3], every[3], every[2]))
+        else:
+            features = self._encode_low(image_256)
             level2, level1 = self.encode_high(image)
-            return self.encode_low(image_256, mirrored_256)._replace(level2=level2, level1=level1)
-        every = self.encoder(image, levels=(2, 3, 4))
-        features = self.adapt(Features(every[4], every[3], every[3], every[2], image))
-        return features if mirrored_256 is None else self.with_mirrored(features, mirrored_256)
+            features = features._replace(level2=level2, level1=level1)
+        if mirrored_256 is None:
+            return features
+        mirrored = self._encode_low(mirrored_256).level4.flip(-1)
+        return features._replace(level4=torch.cat((features.level4, mirrored), dim=1))
 
-    def encode_low(self, image_256: Tensor, mirrored_256: Tensor | None = None) -> Features:
+    def _encode_low(self, image_256: Tensor) -> Features:
         """As `encode`, levels 4 and 3 alone; the others are those of level 3, and stand for none."""
         low = self.encoder(image_256, levels=(3, 4))
-        features = self.adapt(Features(low[4], low[3], low[3], low[3], image_256), high=False)
-        return features if mirrored_256 is None else self.with_mirrored(features, mirrored_256)
-
-    def with_mirrored(self, features: Features, mirrored_256: Tensor) -> Features:
-        """Features of an image with those of its mirrored copy, for an ensemble (`encode`)."""
-        mirrored = self.encode_low(mirrored_256).level4.flip(-1)
-        return features._replace(level4=torch.cat((features.level4, mirrored), dim=1))
+        return self.adapt(Features(low[4], low[3], low[3], low[3]), high=False)
 
     def encode_high(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """`level2` and `level1` of the features of an H-Net image."""
@@ -205,11 +204,11 @@ class GLUNet(nn.Module):
         """
         if self.config.adapter == "none":
             return features
-        level4, level3, level2, level1, image = features
+        level4, level3, level2, level1 = features
         if self.has_descriptors:
             level4 = torch.cat((level4, self.adapter4(level4, level3).to(level4.dtype)), dim=1)
         fine = self.adapt_high(level2, level1) if high else (level2, level1)
-        return Features(level4, self.adapter3(level3), *fine, image)
+        return Features(level4, self.adapter3(level3), *fine)
 
     def adapt_high(self, level2: Tensor, level1: Tensor) -> tuple[Tensor, Tensor]:
         """As `adapt`, levels 2 and 1 alone, or a part of them."""
@@ -217,9 +216,7 @@ class GLUNet(nn.Module):
             return level2, level1
         return self.adapter2(level2), self.adapter1(level1)
 
-    def coarse(
-        self, target: Features, source: Features, detach: bool = False, passes: int = 1
-    ) -> tuple[Tensor, Tensor]:
+    def coarse(self, target: Features, source: Features, detach: bool = False, passes: int = 1) -> Coarse:
         """flow4 and flow3 alone; `detach` and `passes` as for `decode`."""
         flow4 = self.level4(target, source)
         flow = flow4.detach() if detach else flow4
@@ -235,7 +232,7 @@ class GLUNet(nn.Module):
         extra_levels: int = 0,
         detach: bool = False,
         passes: int = 1,
-        known: tuple[Tensor, Tensor] | None = None,
+        known: Coarse | None = None,
     ) -> Flows:
         """The flow of every level from the features of the two images.
 

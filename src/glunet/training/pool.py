@@ -58,7 +58,7 @@ class Batch:
         count = max(2, round(share * len(self.target_view)))
         order = torch.arange(len(self.target_view))
         order[:count] = order[:count].roll(1)
-        self.source = type(self.source)(*(level[order] for level in levels(self.source)))
+        self.source = type(self.source)(*(level[order] for level in self.source))
         return torch.arange(len(order), device=self.target_view.device) >= count
 
     def restyle(self, share: float, generator: torch.Generator) -> None:
@@ -96,7 +96,7 @@ def _restyled(features: Tensor, other: Tensor, part: Tensor) -> Tensor:
 
 
 def _first(held: Features | Images, count: int) -> Features | Images:
-    return type(held)(*(level[:count] for level in levels(held)))
+    return type(held)(*(level[:count] for level in held))
 
 
 def detours(batch: Batch, pairs: Batch, others: Batch) -> tuple[Any, Any]:
@@ -106,8 +106,7 @@ def detours(batch: Batch, pairs: Batch, others: Batch) -> tuple[Any, Any]:
     """
     targets, sources = (batch.target, pairs.target, others.target), (batch.source, others.target, pairs.source)
     first, second = (
-        type(held[0])(*(torch.cat(level) for level in zip(*map(levels, held), strict=True)))
-        for held in (targets, sources)
+        type(held[0])(*(torch.cat(level) for level in zip(*held, strict=True))) for held in (targets, sources)
     )
     return first, second
 
@@ -195,8 +194,8 @@ class Pool:
         else:
             assert isinstance(self.encoder, GLUNet)
             held = encode(self.encoder, high, low)
-        split = {id(level): level.unflatten(0, (SCENES, self.views)) for level in levels(held)}
-        self.held[self.made % self.places] = type(held)(*(split[id(level)] for level in levels(held)))
+        split = {id(level): level.unflatten(0, (SCENES, self.views)) for level in held}
+        self.held[self.made % self.places] = type(held)(*(split[id(level)] for level in held))
         self.scenes[self.made % self.places] = views.scenes
         self.made += 1
 
@@ -235,10 +234,10 @@ class Pool:
 
         def gather(view: Tensor) -> Features | Images:
             taken = {
-                id(level): torch.stack([levels(h)[i][row, v] for (h, row), v in zip(held, view.tolist(), strict=True)])
-                for i, level in enumerate(levels(held[0][0]))
+                id(level): torch.stack([h[i][row, v] for (h, row), v in zip(held, view.tolist(), strict=True)])
+                for i, level in enumerate(held[0][0])
             }
-            return type(held[0][0])(*(taken[id(level)] for level in levels(held[0][0])))
+            return type(held[0][0])(*(taken[id(level)] for level in held[0][0]))
 
         return Batch(
             gather(target), gather(source), Scenes.cat(scenes), target.to(device), source.to(device), self.frame
@@ -263,11 +262,6 @@ def encoder_alone(encoder: VGG16Pyramid, dtype: torch.dtype) -> GLUNet:
     return twin
 
 
-def levels(held: Features | Images) -> list[Tensor]:
-    """The tensors that are there: features in a pool are kept without the image they are of."""
-    return [level for level in held if level is not None]
-
-
 def encode(network: GLUNet, high: Tensor, low: Tensor, at_once: int = 16) -> Features:
     """Features of normalised images in the encoder's own dtype, a few images at once so that memory stays bounded."""
     weight = next(network.encoder.parameters())
@@ -282,4 +276,4 @@ def encode(network: GLUNet, high: Tensor, low: Tensor, at_once: int = 16) -> Fea
     if low is high:
         level3 = torch.cat([p.level3 for p in parts])
         return Features(torch.cat([p.level4 for p in parts]), level3, level3, torch.cat([p.level1 for p in parts]))
-    return Features(*(torch.cat(level) for level in zip(*(p[:4] for p in parts), strict=True)))
+    return Features(*(torch.cat(level) for level in zip(*parts, strict=True)))
