@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from glunet.errors import GlunetError
-from glunet.flow.geometry import Size, as_array
+from glunet.flow.geometry import as_array
 from glunet.images.reading import ImageLike, check_batches, depth, grey_levels, image_size
 from glunet.inference import many, nearer, tiles
 from glunet.inference import passes as networks
@@ -24,6 +24,7 @@ from glunet.inference.frames import FRAMINGS
 from glunet.inference.hypotheses import PointSource, keypoints
 from glunet.inference.likeness import threads
 from glunet.inference.memory import available_bytes, human, needed_bytes, out_of_memory_told, too_large
+from glunet.inference.nearer import Asked
 from glunet.inference.passes import Wish
 from glunet.inference.plane import flattened
 from glunet.inference.polish import Polish, check_polish, looks_alike, refined
@@ -290,7 +291,7 @@ class Matcher:
             [Encoded(image[None], None, None) for image in grey_levels(batch, f"{name} batch", bits=bits)]
             for batch, name in ((source, "source"), (target, "target"))
         )
-        return self._answer(sources, targets, both=False).flow[:, :2]
+        return self._answer(Asked(sources, targets)).flow[:, :2]
 
     @own_state()
     def matches(
@@ -315,11 +316,12 @@ class Matcher:
         own = self._own and tile is None
         back_first = search != "none" if not own or self.settings.flipping else search == "full"
         both = backward or back_first or (confidence and not own)
-        ways = self._answer(sources, targets, both, tile, own and (confidence or search == "auto")).ways()
+        mixture = own and (confidence or search == "auto")
+        ways = self._answer(Asked(sources, targets, both, tile, mixture)).ways()
         if self.settings.stages != "D":
             with threads():
                 ways = [
-                    networks.staged(self.settings.stages, *pair, lambda s, t: self._answer([s], [t], False).ways()[0])
+                    networks.staged(self.settings.stages, *pair, lambda s, t: self._answer(Asked([s], [t])).ways()[0])
                     for pair in zip(sources, targets, ways, strict=True)
                 ]
         return [self._finished(s, t, way, wish) for s, t, way in zip(sources, targets, ways, strict=True)]
@@ -336,7 +338,7 @@ class Matcher:
                 self.computation,
                 (source, target),
                 seen,
-                lambda s, t, frame: self._answer([s], [t], True, wish.tile, frame=frame).ways()[0],
+                lambda s, t, frame: self._answer(Asked([s], [t], True, wish.tile, frame=frame)).ways()[0],
                 wish.search,
                 self.points,
                 self.settings.plane,
@@ -378,27 +380,19 @@ class Matcher:
             return as_array(nearer.way_back(self.computation, source, target, way.plane)[0])
 
     @torch.inference_mode()
-    def _answer(
-        self,
-        sources: list[Encoded],
-        targets: list[Encoded],
-        both: bool,
-        tile: int | None = None,
-        mixture: bool = False,
-        frame: Size | None = None,
-    ) -> nearer.Answer:
+    def _answer(self, asked: Asked) -> nearer.Answer:
         """As `glunet.inference.nearer.answer`, of pairs some of which may be mirrored."""
-        source_size, target_size = sources[0].size, targets[0].size
-        with out_of_memory_told(self.device, source_size, target_size, len(targets), frame or self.frame(target_size)):
+        source_size, size, count = asked.sources[0].size, asked.targets[0].size, len(asked.targets)
+        with out_of_memory_told(self.device, source_size, size, count, asked.frame or self.frame(size)):
             if not self.settings.flipping:
-                return nearer.answer(self.computation, sources, targets, both, tile, mixture, frame)
-            batches = [torch.cat([image.pixels for image in images]) for images in (sources, targets)]
+                return nearer.answer(self.computation, asked)
+            batches = [torch.cat([image.pixels for image in images]) for images in (asked.sources, asked.targets)]
             pixels, flipped = self.computation.mirrored(*batches)
-            targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, targets, strict=True)]
-            flow, backward, planes = nearer.answer(self.computation, sources, targets, both, tile, mixture, frame)
+            targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, asked.targets, strict=True)]
+            flow, backward, planes = nearer.answer(self.computation, asked._replace(targets=targets))
             flow = torch.cat((unmirror_flow(flow[:, :2], flipped), mirror_where(flow[:, 2:], flipped)), dim=1)
             if backward is not None:
-                backward = unmirror_backward(backward, flipped, target_size[1])
+                backward = unmirror_backward(backward, flipped, size[1])
             # A mirrored target's plane is none of the target's.
             planes = [None if mirrored else plane for mirrored, plane in zip(flipped, planes, strict=True)]
             return nearer.Answer(flow, backward, planes)

@@ -15,7 +15,7 @@ from glunet.inference import nearer
 from glunet.inference.encoded import Encoded
 from glunet.inference.hypotheses import Hypothesis
 from glunet.inference.likeness import grid
-from glunet.inference.nearer import LOST, SURE
+from glunet.inference.nearer import LOST, SURE, Asked
 from glunet.inference.passes import COMES_BACK, returning, warped
 from glunet.matcher import Matcher
 from textured import SIZE, similarity
@@ -53,8 +53,8 @@ def missed(flow: np.ndarray) -> float:
 
 def test_a_steep_wall_is_seen_through_its_plane(matcher: Any, wall: tuple[Encoded, Encoded]) -> None:
     once = glunet.load("glunet", "cpu", looks=1, passes=1, anchor=False, **PLAIN)
-    lying = once._answer([once.open(wall[0].picture)], [once.open(wall[1].picture)], False).ways()[0]
-    near = matcher._answer(wall[:1], wall[1:], False).ways()[0]
+    lying = once._answer(Asked([once.open(wall[0].picture)], [once.open(wall[1].picture)])).ways()[0]
+    near = matcher._answer(Asked([wall[0]], [wall[1]])).ways()[0]
     assert lying.plane is None
     middle = grid((200, 240))[60:140:10, 80:160:10].reshape(-1, 2)
     off = np.linalg.norm(apply_homography(near.plane, middle) - apply_homography(TILTED, middle), axis=-1)
@@ -68,12 +68,12 @@ def test_together_alone_as_tensors_and_both_ways_at_once_are_the_same(
     """Of a pair seen through a plane and one that is not."""
     cat = [matcher.open(data.cat()[:height, :width]) for height, width in ((256, 256), (200, 240))]
     sources, targets = [wall[0], cat[0]], [wall[1], cat[1]]
-    ways = matcher._answer(sources, targets, True).ways()
+    ways = matcher._answer(Asked(sources, targets, True)).ways()
     assert [way.plane is None for way in ways] == [False, True]
     batches = (torch.cat([image.pixels for image in images]).byte() for images in (sources, targets))
     flows = matcher.flow(*batches).permute(0, 2, 3, 1).numpy()
     for source, target, way, flow in zip(sources, targets, ways, flows, strict=True):
-        alone = matcher._answer([source], [target], False).ways()[0]
+        alone = matcher._answer(Asked([source], [target])).ways()[0]
         assert alone.backward is None
         for one in (alone.flow, flow):
             np.testing.assert_allclose(one, way.flow, atol=2e-2)
@@ -85,7 +85,7 @@ def test_together_alone_as_tensors_and_both_ways_at_once_are_the_same(
 
 def test_a_mirrored_targets_plane_is_not_the_targets(matcher: Any, wall: tuple[Encoded, Encoded]) -> None:
     target = matcher.open(wall[1].picture[:, ::-1].copy())
-    way = matcher.with_(flipping=True)._answer([wall[0]], [target], True).ways()[0]
+    way = matcher.with_(flipping=True)._answer(Asked([wall[0]], [target], True)).ways()[0]
     assert way.plane is None
     assert (
         missed(way.flow[:, ::-1] * (1, 1) + np.stack((239 - 2 * grid((200, 240))[..., 0], 0 * way.flow[..., 1]), -1))

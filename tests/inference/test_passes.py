@@ -6,6 +6,7 @@ import skimage.data
 
 import glunet
 from glunet.inference import passes, search
+from glunet.inference.nearer import Asked
 
 
 def turned(degrees: float, zoom: float, size: tuple[int, int], source_size: tuple[int, int]) -> np.ndarray:
@@ -41,7 +42,7 @@ def made_searcher(made, source, target) -> search.Searcher:
         made.computation,
         (source, target),
         passes.views_of(source, target),
-        lambda s, t, frame: made._answer([s], [t], True, frame=frame).ways()[0],
+        lambda s, t, frame: made._answer(Asked([s], [t], True, frame=frame)).ways()[0],
         "auto",
         (),
         made.settings.plane,

@@ -37,6 +37,24 @@ LARGE = 768 * 768  # pixels of a frame from which on the two directions are deco
 _LNET = (LNET_SIZE, LNET_SIZE)
 
 
+class Asked(NamedTuple):
+    """What is asked of the network.
+
+    Attributes:
+        sources, targets: a batch of pairs, all sources of one size, all targets of one size.
+        both: the way back as well.
+        tile, mixture: as for `Computation.flow`.
+        frame: match the images as they lie, in this frame.
+    """
+
+    sources: list[Encoded]
+    targets: list[Encoded]
+    both: bool = False
+    tile: int | None = None
+    mixture: bool = False
+    frame: Size | None = None
+
+
 class Answer(NamedTuple):
     """What the network says of a batch of pairs.
 
@@ -59,43 +77,30 @@ class Answer(NamedTuple):
         return [Ways(*way) for way in zip(flows, back, mixed, self.planes, strict=True)]
 
 
-def answer(
-    computation: Computation,
-    sources: list[Encoded],
-    targets: list[Encoded],
-    both: bool,
-    tile: int | None = None,
-    mixture: bool = False,
-    frame: Size | None = None,
-) -> Answer:
-    """The network's answer for a batch of pairs of equal sizes.
-
-    Args:
-        frame: matches the images as they lie, in this frame.
-        tile, mixture: as for `Computation.flow`.
-    """
-    if frame is not None or computation.settings.looks == 1:
-        return _direct(computation, sources, targets, both, tile, mixture, frame)
-    there, back = _coarse(computation, sources, targets, tile)
+def answer(computation: Computation, asked: Asked) -> Answer:
+    """The network's answer for a batch of pairs."""
+    if asked.frame is not None or computation.settings.looks == 1:
+        return _direct(computation, asked)
+    there, back = _coarse(computation, asked)
     coarse = there[1].split(1), back[1].split(1)
-    planes = [_plane(computation, *pair) for pair in zip(sources, targets, *coarse, strict=True)]
+    planes = [_plane(computation, *pair) for pair in zip(asked.sources, asked.targets, *coarse, strict=True)]
     flows: dict[int, Tensor] = {}
     backwards: dict[int, Tensor] = {}
     plain = [i for i, plane in enumerate(planes) if plane is None]
     if plain:
         known = tuple((flow4[plain], flow3[plain]) for flow4, flow3 in (there, back))
-        those = [sources[i] for i in plain], [targets[i] for i in plain]
-        made = _direct(computation, *those, both, tile, mixture, None, known)
+        sources, targets = ([images[i] for i in plain] for images in (asked.sources, asked.targets))
+        made = _direct(computation, asked._replace(sources=sources, targets=targets), known)
         flows.update(zip(plain, made.flow.split(1), strict=True))
-        backwards.update(zip(plain, () if made.backward is None else made.backward.split(1), strict=both))
+        backwards.update(zip(plain, () if made.backward is None else made.backward.split(1), strict=asked.both))
     for i, plane in enumerate(planes):
         if plane is not None:
-            pair = sources[i], targets[i]
-            flows[i] = through(computation, *pair, plane, tile, mixture)
-            if both:
-                backwards[i] = way_back(computation, *pair, plane, tile)
+            pair = asked.sources[i], asked.targets[i]
+            flows[i] = through(computation, *pair, plane, asked.tile, asked.mixture)
+            if asked.both:
+                backwards[i] = way_back(computation, *pair, plane, asked.tile)
     every = range(len(planes))
-    backward = torch.cat([backwards[i] for i in every]) if both else None
+    backward = torch.cat([backwards[i] for i in every]) if asked.both else None
     return Answer(torch.cat([flows[i] for i in every]), backward, planes)
 
 
@@ -105,11 +110,7 @@ def way_back(
     """The flow of the source into the target, 1 x 2 x H_source x W_source, of a pair whose way there is known."""
     if plane is not None:
         return through(computation, target, source, np.linalg.inv(plane), tile)
-
-    def pair(at: Size) -> list[Any]:
-        return [computation.features([image], at, tile) for image in (source, target)]
-
-    return computation.flow(pair, source.size, target.size, computation.frame(target.size), tile)
+    return _direct(computation, Asked([target], [source], tile=tile, frame=computation.frame(target.size))).flow
 
 
 def through(
@@ -125,7 +126,7 @@ def through(
     What is beyond the plane's horizon leads out of the source's view.
     """
     seen = warped(source, plane, target.size)
-    made = _direct(computation, [seen], [target], False, tile, mixture).flow
+    made = _direct(computation, Asked([seen], [target], False, tile, mixture)).flow
     at = grid(target.size).astype(np.float64)
     there = at + as_array(made[0, :2].double())
     longest = max(source.size)
@@ -139,13 +140,11 @@ def through(
     return torch.cat((flow, made[:, 2:4] + area, made[:, 4:]), dim=1)
 
 
-def _coarse(
-    computation: Computation, sources: list[Encoded], targets: list[Encoded], tile: int | None = None
-) -> tuple[Coarse, Coarse]:
+def _coarse(computation: Computation, asked: Asked) -> tuple[Coarse, Coarse]:
     """flow4 and flow3 of a batch, there and back."""
     settings: Any = computation.settings
-    coarsest = computation.frames(computation.frame(targets[0].size))[0]
-    ours, theirs = (computation.features(images, coarsest, tile) for images in (targets, sources))
+    coarsest = computation.frames(computation.frame(asked.targets[0].size))[0]
+    ours, theirs = (computation.features(images, coarsest, asked.tile) for images in (asked.targets, asked.sources))
     network: Any = computation.inference
     with full_precision(computation.device, settings.speed):
         flows = [network.coarse(*pair, passes=settings.first_passes) for pair in ((ours, theirs), (theirs, ours))]
@@ -204,17 +203,9 @@ def _agreed(flow: Tensor, returned: Tensor, share: float) -> np.ndarray | None:
     return oriented(model[0], target[model[1]], _LNET, _LNET)
 
 
-def _direct(
-    computation: Computation,
-    sources: list[Encoded],
-    targets: list[Encoded],
-    both: bool,
-    tile: int | None,
-    mixture: bool,
-    frame: Size | None = None,
-    known: Any = None,
-) -> Answer:
+def _direct(computation: Computation, asked: Asked, known: Any = None) -> Answer:
     """The answer with the images as they lie; `known`: flow4 and flow3, there and back, where they are."""
+    sources, targets, both, tile, mixture, frame = asked
     size, other = targets[0].size, sources[0].size
     frame = frame or computation.frame(size)
 
