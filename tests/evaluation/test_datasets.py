@@ -9,9 +9,9 @@ import layouts
 from glunet import GlunetError
 from glunet.evaluation.baselines import Identity
 from glunet.evaluation.datasets import BENCHMARKS, FlowTruth, HomographyTruth, PointTruth, Sample, benchmark
-from glunet.evaluation.metrics import transform
 from glunet.evaluation.run import evaluate
 from glunet.evaluation.scoring import check_sample
+from glunet.geometry.estimation import apply_homography
 
 
 def open_copy(name: str, tmp_path: Path) -> tuple[layouts.Copy, dict[str, Sample]]:
@@ -161,7 +161,7 @@ def test_hpatches_homography(tmp_path: Path) -> None:
     assert sample.target.shape == (480, 640, 3)
     assert isinstance(sample.truth, HomographyTruth)
     source, target = layouts.scaled(layouts.PLANAR_SOURCE, 6, 6), layouts.scaled(layouts.PLANAR_TARGET, 4, 4)
-    np.testing.assert_allclose(transform(sample.truth.matrix, source), target)
+    np.testing.assert_allclose(apply_homography(sample.truth.matrix, np.array(source)), target)
 
 
 def test_motorcycle_is_half_a_stereo_pair() -> None:

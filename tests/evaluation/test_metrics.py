@@ -1,6 +1,5 @@
 """Metrics against numbers worked out by hand, against libraries, and against laws."""
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,12 +35,6 @@ def test_pck_includes_its_threshold(threshold: float, share: float) -> None:
     assert metrics.pck(ERRORS, threshold) == pytest.approx(share)
 
 
-def test_pck_alpha_by_hand() -> None:
-    # 0.05 x 100 = 5 px, inclusive; 0.05 x 99 = 4.95 px.
-    assert metrics.pck_alpha(ERRORS, 0.05, 100) == pytest.approx(0.8)
-    assert metrics.pck_alpha(ERRORS, 0.05, 99) == pytest.approx(0.6)
-
-
 def test_reference_sizes_by_hand() -> None:
     points = [[10, 5], [40, 7], [12, 95]]
     assert metrics.reference_size("image", image=(200, 300)) == 300
@@ -57,23 +50,6 @@ def test_fl_needs_both_criteria() -> None:
     # 6 of 100 is; 4 of 0 is.
     errors, lengths = [3, 4, 4, 5, 6, 4], [1, 50, 100, 100, 100, 0]
     assert metrics.fl_outliers(errors, lengths).tolist() == [False, True, False, False, True, True]
-
-
-def test_fl_by_hand() -> None:
-    # Errors 5 of 50 (10 %) and 10 of 100 (10 %) are outliers, 3 of 40 is not.
-    assert metrics.fl(TRUTH + SHIFT, TRUTH) == pytest.approx(2 / 5)
-    assert metrics.fl(TRUTH + SHIFT, TRUTH, [[True, True, True, True, False]]) == pytest.approx(1 / 4)
-
-
-def test_transform_agrees_with_opencv() -> None:
-    matrix = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 3], [1e-4, 2e-4, 1]])
-    points = np.random.default_rng(1).uniform(0, 500, (50, 2))
-    expected = cv2.perspectiveTransform(points[None], matrix)[0]
-    np.testing.assert_allclose(metrics.transform(matrix, points), expected, atol=1e-9)
-
-
-def test_transform_behind_the_camera_is_unknown() -> None:
-    assert np.isnan(metrics.transform([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]], [[200, 0]])).all()
 
 
 def test_corner_error_by_hand() -> None:
@@ -124,13 +100,10 @@ def test_auc_lies_below_the_recall(errors: list[float], threshold: float) -> Non
 
 def test_nothing_valid_is_an_error_not_nan() -> None:
     nothing = np.zeros((1, 5), bool)
-    for measure in (metrics.aepe, metrics.fl):
-        with pytest.raises(GlunetError, match="no valid pixel"):
-            measure(TRUTH, TRUTH, nothing)
+    with pytest.raises(GlunetError, match="no valid pixel"):
+        metrics.aepe(TRUTH, TRUTH, nothing)
     for measure in (metrics.pck, metrics.recall_auc):
         with pytest.raises(GlunetError, match="no valid pixel"):
             measure([], 3)
-    with pytest.raises(GlunetError, match="positive number"):
-        metrics.pck_alpha(ERRORS, 0.1, 0)
     with pytest.raises(GlunetError, match="one shape"):
         metrics.epe(TRUTH, TRUTH[:, :3])

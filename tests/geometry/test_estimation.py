@@ -1,5 +1,6 @@
 """Robust models: recovered exactly from clean matches, and in spite of wrong ones; sentences where there is none."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -7,8 +8,6 @@ from glunet.errors import GlunetError
 from glunet.geometry.estimation import apply_homography, estimate, resizing
 from glunet.geometry.points import Correspondences
 from glunet.match import Match, Provenance
-
-cv2 = pytest.importorskip("cv2")
 
 MATRIX = np.array(((1.05, 0.08, 6), (-0.06, 0.98, 4), (2e-4, -1e-4, 1)))
 CAMERA = np.array(((300, 0, 160), (0, 310, 120), (0, 0, 1.0)))
@@ -104,3 +103,15 @@ def test_resizing_brings_the_outer_edges_onto_each_other():
     np.testing.assert_allclose(
         apply_homography(resizing((20, 30), (50, 40)), edges), ((-0.5, -0.5), (39.5, 49.5)), atol=1e-9
     )
+
+
+def test_apply_homography_agrees_with_opencv():
+    matrix = np.array([[1.1, 0.1, 5], [-0.05, 0.9, 3], [1e-4, 2e-4, 1]])
+    points = np.random.default_rng(1).uniform(0, 500, (50, 2))
+    expected = cv2.perspectiveTransform(points[None], matrix)[0]
+    np.testing.assert_allclose(apply_homography(matrix, points), expected, atol=1e-9)
+
+
+def test_what_is_behind_the_camera_is_unknown():
+    matrix = np.array([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]])
+    assert np.isnan(apply_homography(matrix, np.array([[200, 0]]))).all()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from glunet.errors import GlunetError
+from glunet.geometry.estimation import apply_homography
 
 
 def epe(flow: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
@@ -39,13 +40,6 @@ def pck(errors: ArrayLike, threshold: ArrayLike) -> float:
     return float((errors <= np.asarray(threshold, np.float64)).mean())
 
 
-def pck_alpha(errors: ArrayLike, alpha: float, reference: float) -> float:
-    """PCK at `alpha` times a reference size in pixels (see `reference_size`), inclusive, 0..1."""
-    if not (np.isfinite(reference) and reference > 0):
-        raise GlunetError(f"the reference size of PCK must be a positive number of pixels, not {reference}.")
-    return pck(errors, alpha * reference)
-
-
 def fl_outliers(errors: ArrayLike, magnitude: ArrayLike) -> NDArray[np.bool_]:
     """Which pixels KITTI counts as outliers: error above 3 px and above 5 % of the true flow's length.
 
@@ -56,12 +50,6 @@ def fl_outliers(errors: ArrayLike, magnitude: ArrayLike) -> NDArray[np.bool_]:
     errors, magnitude = np.asarray(errors, np.float64), np.asarray(magnitude, np.float64)
     # Multiplied out: a true flow of length zero then needs no special case.
     return (errors > 3) & (errors > 0.05 * magnitude)
-
-
-def fl(flow: ArrayLike, truth: ArrayLike, valid: ArrayLike | None = None) -> float:
-    """Share of KITTI outliers among the valid pixels, 0..1."""
-    outliers = fl_outliers(epe(flow, truth), np.linalg.norm(np.asarray(truth, np.float64), axis=-1))
-    return float(_chosen(outliers, valid).mean())
 
 
 def reference_size(
@@ -91,27 +79,16 @@ def reference_size(
     )
 
 
-def transform(homography: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
-    """Points (... x 2) carried by a 3 x 3 homography; NaN where they go behind the camera (w <= 0)."""
-    points = np.asarray(points, np.float64)
-    homogeneous = (
-        np.concatenate([points, np.ones_like(points[..., :1])], axis=-1) @ np.asarray(homography, np.float64).T
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        out = homogeneous[..., :2] / homogeneous[..., 2:]
-    return np.where(homogeneous[..., 2:] > 0, out, np.nan)
-
-
 def corner_error(estimate: ArrayLike | None, truth: ArrayLike, size: tuple[int, int]) -> float:
     """Mean distance of the four corners of an image of (height, width) carried by two homographies, pixels.
 
     No estimate, or one that throws a corner behind the camera, counts as infinitely wrong.
     """
     height, width = size
-    corners = [(0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)]
+    corners = np.array(((0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1)))
     if estimate is None:
         return float("inf")
-    expected, got = transform(truth, corners), transform(_signed(estimate), corners)
+    expected, got = (apply_homography(_signed(matrix), corners) for matrix in (truth, estimate))
     if not np.isfinite(expected).all():
         raise GlunetError("the true homography carries a corner of the image to infinity; is the file damaged?")
     if not np.isfinite(got).all():

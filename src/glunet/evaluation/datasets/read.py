@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from glunet.errors import GlunetError, needed
 from glunet.evaluation.datasets.base import FlowTruth, Sample
-from glunet.evaluation.metrics import transform
 from glunet.flow.files import read_flow
+from glunet.geometry.estimation import apply_homography
 from glunet.images.reading import load_mask, load_pixels, size_as_stored
 
 
@@ -103,7 +103,7 @@ def homography_flow(
     """Flow on the target's grid, and where it points into the source, of a homography source to target."""
     pixels = grid(target_size)
     # With the matrix scaled to end in 1, its inverse has w > 0 exactly for what lies in front of both cameras.
-    mapping = transform(np.linalg.inv(np.asarray(matrix, np.float64)), pixels)
+    mapping = apply_homography(np.linalg.inv(np.asarray(matrix, np.float64)), pixels)
     height, width = source_size
     with np.errstate(invalid="ignore"):
         x, y = mapping[..., 0], mapping[..., 1]
