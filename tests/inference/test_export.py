@@ -120,7 +120,7 @@ def test_half_the_bits_and_the_example_needs_numpy_and_onnxruntime_alone(tmp_pat
 
 
 @pytest.mark.fuzz  # a minute of tracing: `make fuzz`; a file is checked as it is written in any case
-def test_passes_with_propagation(tmp_path: Path) -> None:
+def test_passes(tmp_path: Path) -> None:
     file = tmp_path / "one.onnx"
     export.export(untrained.network(), untrained.matcher(passes=2).settings, MADE_BY, file, (256, 256))
     assert (misses(file, picture(256, 256, 5), picture(256, 256, 6), untrained.matcher(passes=2)) < 2e-3).mean() > 0.999

@@ -68,7 +68,7 @@ def batch(
             bar.update(task, advance=done.pairs)
             if done.failed:
                 message = f"glunet: {done.failed} of {done.pairs} pairs failed: {done.reason}"
-                bar.console.print(message, soft_wrap=True, highlight=False, markup=False)
+                bar.console.print(message)
 
         before = run(job, named, block, ray, watch)
     typer.echo(f"{out}: {matched} pairs matched, {failed} failed, {before} were there before")

@@ -213,7 +213,7 @@ def _collected(
             if matched.verdict:
                 a, b = (images[number].name for number in matched.pair)
                 message = f"glunet: left out {a} and {b}: {matched.verdict}"
-                bar.console.print(message, soft_wrap=True, highlight=False, markup=False)
+                bar.console.print(message)
 
         return collect(matcher, images, pairs, settings, watch, journal, keep_going)
 

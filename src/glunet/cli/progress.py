@@ -22,7 +22,7 @@ def progress(running: bool = False) -> "Progress":
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

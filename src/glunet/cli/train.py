@@ -119,13 +119,14 @@ def train(
         compile=compile,
     )
     ranks = join(pick_device(device))
-    console = Console(quiet=ranks.rank > 0)  # one of the processes that torchrun may have started speaks for all
+    # One of the processes that torchrun may have started speaks for all.
+    console = Console(quiet=ranks.rank > 0, soft_wrap=True, highlight=False)
     photographs, held_back = _photographs(console, photos, validation)
     if preview is not None:
         from glunet.training.preview import write_preview
 
         numbers = write_preview(preview, photographs, settings)
-        console.print(f"{preview}: {numbers}", soft_wrap=True, highlight=False)
+        console.print(f"{preview}: {numbers}")
         return
     if out is None:
         raise GlunetError(
@@ -138,15 +139,15 @@ def train(
 
     real = [one for text in validate_on or () for one in open_real(text)]
     for one in real:
-        console.print(f"also validated on {one}", highlight=False)
+        console.print(f"also validated on {one}")
     state = read_state(out / "state.pt") if ranks.rank == 0 else None
     if bf16 is None and ranks.rank == 0:  # a run goes on as it began
         bf16 = state["bf16"] if state and "bf16" in state else bfloat16_pays(ranks.device)
     settings = dataclasses.replace(settings, bf16=ranks.from_first(bf16))
     if state is not None:
-        console.print(f"{out} holds a run: going on at step {state['step']}", soft_wrap=True, highlight=False)
+        console.print(f"{out} holds a run: going on at step {state['step']}")
     elif init is not None:
-        console.print(f"a warm restart from {init}: its weights, a new optimiser", soft_wrap=True, highlight=False)
+        console.print(f"a warm restart from {init}: its weights, a new optimiser")
     _run(console, photographs, held_back, out, settings, ranks, init, real, state)
 
 
@@ -225,15 +226,12 @@ def _photographs(
     console.print(
         f"{len(photographs)} photographs to learn from, {len(held_back)} held back to validate on; the largest has "
         f"{largest[0]} x {largest[1]} pixels. Kept at {photographs.short_side} on their short side: {human(needed)}",
-        soft_wrap=True,
-        highlight=False,
     )
     if needed > photographs.memory:
         console.print(
             f"Of these {human(photographs.memory)} stay in memory, the rest is decoded each time anew: smaller copies "
             f"of the photographs, {photographs.short_side} pixels on their short side, make that quicker.",
             style="yellow",
-            soft_wrap=True,
         )
     return photographs, held_back
 
@@ -262,15 +260,12 @@ def _say_costs(
     console.print(
         f"the first step in about {max(1, round(seconds))} s: {round(views)} views are encoded before it "
         f"(in {'bfloat16' if settings.bf16 else 'float32'})",
-        soft_wrap=True,
-        highlight=False,
     )
     free, needed = available_bytes(torch.device("cpu")), memory(settings, photographs)
     if ranks.device.type == "cpu" and free is not None and needed > free:
         console.print(
             f"This run may take {human(needed)} of memory, and {human(free)} is free: close other programs.",
             style="yellow",
-            soft_wrap=True,
         )
 
 
@@ -280,7 +275,7 @@ def _check(console: "Console", photographs: "Photographs", shown: int = 5) -> No
     if complaints:
         console.print(f"{len(complaints)} images left out, which cannot be read or are too small:", style="yellow")
         for complaint in complaints[:shown]:
-            console.print("  " + complaint, style="yellow", soft_wrap=True, highlight=False)
+            console.print("  " + complaint, style="yellow")
         if len(complaints) > shown:
             console.print(f"  ... and {len(complaints) - shown} more", style="yellow")
 
@@ -316,7 +311,7 @@ def _run(
         def report(line: dict[str, Any]) -> None:
             record(line)
             if "motion" in line:
-                progress.console.print(_figures(line, real), soft_wrap=True)
+                progress.console.print(_figures(line, real))
             else:
                 what = f"{line['stage']} · step {line['step']} · error {line['error']:.2f} px"
                 progress.update(task, completed=line["progress"], description=what)
@@ -332,8 +327,6 @@ def _run(
         console.print(
             f"Stopped before the end; {out / 'state.pt'} has everything. The same command goes on from there:\n"
             f"    {_command()}",
-            soft_wrap=True,
-            highlight=False,
         )
         return
     page, errors = write_report(out, held_back, weights, init, ranks.device)
@@ -346,11 +339,9 @@ def _run(
             f"{errors[0]:.2f}. {weights} holds those it started from, {last} the new ones. Give it more steps, or a "
             "lower --lr.",
             style="yellow",
-            soft_wrap=True,
-            highlight=False,
         )
-    console.print(f"weights  {weights}\nreport   {page}", soft_wrap=True, highlight=False)
-    console.print(f"use      glunet match SOURCE TARGET --out DIR --weights {weights}", soft_wrap=True, highlight=False)
+    console.print(f"weights  {weights}\nreport   {page}")
+    console.print(f"use      glunet match SOURCE TARGET --out DIR --weights {weights}")
 
 
 def _figures(line: dict[str, Any], real: "list[RealSet]") -> str:

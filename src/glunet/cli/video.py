@@ -148,6 +148,6 @@ def _watched(matcher: "Matcher", frames: "Frames", out: Path, plan: "Plan") -> d
                 tasks[doing] = bar.add_task(doing, total=total)
             bar.update(tasks[doing], completed=done, total=total)
             if problem:
-                bar.console.print(f"glunet: passed over {problem}", soft_wrap=True, highlight=False, markup=False)
+                bar.console.print(f"glunet: passed over {problem}")
 
         return run(matcher, frames, out, plan, watch)

@@ -22,7 +22,6 @@ from glunet.inference.memory import needed_bytes
 from glunet.network.correlation import local_correlation
 from glunet.network.decoder import SLOPE
 from glunet.network.glunet import Features, GLUNet
-from glunet.network.propagation import propagate
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +129,7 @@ def decode(
 def fine(network: GLUNet, target: Features, source: Features, flow: Tensor, side: int, passes: int = 1) -> Tensor:
     """As `network.fine`, a tile at a time: flow1 alone."""
     for _ in range(passes - 1):
-        flow = propagate(target.level1, source.level1, fine(network, target, source, flow, side), 1 / 4)
+        flow = fine(network, target, source, flow, side)
     start = resize_bilinear(flow, target.level2.shape[-2:])
     size2, size1 = target.level2.shape[-2:], target.level1.shape[-2:]
     flow, upsampled = start.new_empty(1, 2, *size1), start.new_empty(1, 2, *size1)

@@ -27,7 +27,6 @@ from glunet.network.decoder import (
     ResidualMappingDecoder,
 )
 from glunet.network.encoder import VGG16Pyramid
-from glunet.network.propagation import propagate
 from glunet.network.refinement import Refinement
 from glunet.network.uncertainty import Mixture, UncertaintyHead
 
@@ -240,9 +239,7 @@ class GLUNet(nn.Module):
             detach: no gradient from a level's flow into the coarser ones', or into that of an earlier pass: each learns
                 from its own errors alone.
             passes: how often level 3, and levels 2 and 1 together, go over their flow, the next time around what the
-                last time gave; 1 in the paper. The correlations and decoders run again, the encoder does not. Before
-                levels 2 and 1 run again, a position may take over the flow of one farther off
-                (`glunet.network.propagation`).
+                last time gave; 1 in the paper. The correlations and decoders run again, the encoder does not.
             known: flow4 and flow3, where they are.
         """
         flow4, flow3 = known or self.coarse(target, source, detach, passes)
@@ -262,7 +259,6 @@ class GLUNet(nn.Module):
         for _ in range(passes - 1):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
                 flow = self.fine(list(pair), flow)[1]
-            flow = propagate(pair[0].level1, pair[1].level1, flow, 1 / 4)
         source, target = pair.pop(), pair.pop()
         features2, flow2 = self.level2(target, source, flow.detach() if detach else flow)
         finest = target.level1, source.level1
