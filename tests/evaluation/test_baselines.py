@@ -199,3 +199,9 @@ def test_the_code_version_follows_what_moves_a_flow(tmp_path, floor):
     file.write_text("\n".join(lines))
     code_version.cache_clear()
     assert code_version(package) != before
+
+
+def test_no_folder_of_these_floors_is_left_out():
+    package = Path(glunet.__file__).parent
+    floors = [package / floor for floor in FLOORS if floor != "."]
+    assert {path.parent for floor in floors for path in floor.rglob("*.py")} == set(floors)

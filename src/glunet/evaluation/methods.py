@@ -169,15 +169,15 @@ def raft_flow(network: Any, target: "Tensor", source: "Tensor") -> "Tensor":
     return network(*padded)[-1][..., :height, :width]
 
 
-# The floors that a flow hangs on, "." for the modules on the ground.
-FLOORS = (".", "images", "flow", "geometry", "network", "inference")
+# The folders that a flow hangs on, "." for the modules on the ground.
+FLOORS = (".", "images", "flow", "geometry", "network", "network/backends", "inference")
 
 
 @cache
 def code_version(package: Path = Path(__file__).parents[1]) -> str:
     """The package's version and a hash of the code that a prediction hangs on, without comments and docstrings."""
     digest = hashlib.blake2b(digest_size=6)
-    for path in (path for floor in FLOORS for path in sorted((package / floor).glob("*.py"))):
+    for path in sorted(path for floor in FLOORS for path in (package / floor).glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
