@@ -1,7 +1,7 @@
 """The network alone as an ONNX graph: two images in, the flow and the way back out (`glunet export`).
 
 What works on whole images with a library of its own is not in a graph: search, polish and tiles, and with them the
-calibrated confidence; nor is a second look of the global level, which hangs on what the first one says. The round
+calibrated confidence; nor is the pass through a plane (`looks`), which hangs on what the global level finds. The round
 trip of the two flows is there to be had.
 """
 
