@@ -377,7 +377,7 @@ class Matcher:
     def _way_back(self, source: Encoded, target: Encoded, way: Ways) -> np.ndarray:
         """The network's flow from the source into the target, of a pair whose way there is known."""
         with out_of_memory_told(self.device, source.size, target.size, 1, self.frame(target.size)):
-            return as_array(nearer.way_back(self.computation, source, target, way.plane)[0])
+            return as_array(nearer.way_back(self.computation, source, target, way.plane, coarse=way.coarse)[0])
 
     @torch.inference_mode()
     def _answer(self, asked: Asked) -> nearer.Answer:
@@ -389,7 +389,7 @@ class Matcher:
             batches = [torch.cat([image.pixels for image in images]) for images in (asked.sources, asked.targets)]
             pixels, flipped = self.computation.mirrored(*batches)
             targets = [Encoded(p[None], t.valid, t.settings) for p, t in zip(pixels, asked.targets, strict=True)]
-            flow, backward, planes = nearer.answer(self.computation, asked._replace(targets=targets))
+            flow, backward, planes, _ = nearer.answer(self.computation, asked._replace(targets=targets))
             flow = torch.cat((unmirror_flow(flow[:, :2], flipped), mirror_where(flow[:, 2:], flipped)), dim=1)
             if backward is not None:
                 backward = unmirror_backward(backward, flipped, size[1])

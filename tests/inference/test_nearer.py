@@ -204,3 +204,15 @@ def test_looks_are_a_setting_with_a_name() -> None:
     with pytest.raises(glunet.GlunetError, match="0 looks were asked for"):
         glunet.load("glunet", "cpu", looks=0)
     assert Matcher(glunet.load("glunet", "cpu").network, "glunet").settings.looks == 1  # as published
+
+
+def test_the_way_back_goes_on_from_what_the_global_level_said_of_it(
+    monkeypatch: Any, matcher: Any, wall: tuple[Encoded, Encoded]
+) -> None:
+    """Once for both: of a pair that is matched as it lies it is not asked again."""
+    cat = [matcher.open(data.cat()[:height, :width]) for height, width in ((256, 256), (200, 240))]
+    there, seen_through = (matcher._answer(Asked([s], [t])).ways()[0] for s, t in (cat, wall))
+    assert seen_through.coarse is None
+    both = matcher._answer(Asked([cat[0]], [cat[1]], True)).ways()[0]
+    monkeypatch.setattr(type(matcher.computation.inference), "coarse", None)
+    np.testing.assert_allclose(matcher._way_back(*cat, there), both.backward, atol=2e-2)

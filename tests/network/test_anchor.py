@@ -105,3 +105,19 @@ def test_a_matcher_can_do_without() -> None:
 
     assert np.abs(flow(matcher, other) - flow(plain, other)).max() > 4
     np.testing.assert_array_equal(flow(matcher, one), flow(plain, one))
+
+
+def test_level_4_is_asked_only_where_something_is_unlike(monkeypatch):
+    asked = []
+    similarity = anchor._similarity
+    monkeypatch.setattr(anchor, "_similarity", lambda *given: asked.append(len(given) - 2) or similarity(*given))
+    torch.manual_seed(0)
+    features = Features(
+        *(torch.randn(1, channels, side, side) for channels, side in ((512, 16), (256, 32), (1, 1), (1, 1)))
+    )
+    other = Features(*(torch.randn_like(level) for level in features))
+    still = torch.zeros(1, 2, 16, 16)
+    assert torch.equal(anchor.anchored(features, features, still, still, (256, 256)), still)
+    assert asked == [1]
+    anchor.anchored(features, other, still, still, (256, 256))
+    assert asked == [1, 1, 2]

@@ -62,11 +62,13 @@ class Answer(NamedTuple):
         flow: B x 2 x H x W, target into source, pixels; of networks that predict it, the mixture as 4 more channels.
         backward: B x 2 x H_source x W_source, the way back; None where it was not asked for.
         planes: of each pair the target -> source homography that the network saw the source through, 3 x 3; or None.
+        coarse: of each pair that was matched as it lies, flow4 and flow3 of the way back, where they are; or None.
     """
 
     flow: Tensor
     backward: Tensor | None
     planes: Sequence[np.ndarray | None]
+    coarse: Sequence[Coarse | None] = ()
 
     def ways(self) -> list[Ways]:
         """The same pair by pair, as arrays."""
@@ -74,7 +76,7 @@ class Answer(NamedTuple):
         back = none if self.backward is None else map(as_array, self.backward)
         mixed = map(as_array, self.flow[:, 2:]) if self.flow.shape[1] > 2 else none
         flows = map(as_array, self.flow[:, :2])
-        return [Ways(*way) for way in zip(flows, back, mixed, self.planes, strict=True)]
+        return [Ways(*way) for way in zip(flows, back, mixed, self.planes, self.coarse or none, strict=True)]
 
 
 def answer(computation: Computation, asked: Asked) -> Answer:
@@ -101,16 +103,28 @@ def answer(computation: Computation, asked: Asked) -> Answer:
                 backwards[i] = way_back(computation, *pair, plane, asked.tile)
     every = range(len(planes))
     backward = torch.cat([backwards[i] for i in every]) if asked.both else None
-    return Answer(torch.cat([flows[i] for i in every]), backward, planes)
+    ways_back = zip(back[0].split(1), back[1].split(1), strict=True)
+    known_back = [way if plane is None else None for plane, way in zip(planes, ways_back, strict=True)]
+    return Answer(torch.cat([flows[i] for i in every]), backward, planes, known_back)
 
 
 def way_back(
-    computation: Computation, source: Encoded, target: Encoded, plane: np.ndarray | None, tile: int | None = None
+    computation: Computation,
+    source: Encoded,
+    target: Encoded,
+    plane: np.ndarray | None,
+    tile: int | None = None,
+    coarse: Coarse | None = None,
 ) -> Tensor:
-    """The flow of the source into the target, 1 x 2 x H_source x W_source, of a pair whose way there is known."""
+    """The flow of the source into the target, 1 x 2 x H_source x W_source, of a pair whose way there is known.
+
+    Args:
+        plane, coarse: as `Ways` has them of the way there.
+    """
     if plane is not None:
         return through(computation, target, source, np.linalg.inv(plane), tile)
-    return _direct(computation, Asked([target], [source], tile=tile, frame=computation.frame(target.size))).flow
+    asked = Asked([target], [source], tile=tile, frame=computation.frame(target.size))
+    return _direct(computation, asked, (coarse, None)).flow
 
 
 def through(

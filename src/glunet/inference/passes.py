@@ -26,7 +26,7 @@ from glunet.network.glunet import LNET_SIZE
 _LNET, _GLOBAL = (LNET_SIZE, LNET_SIZE), ("level4", "level3")  # the frame of the global level, and what it reads
 _CELLS = 32  # of the side of level 3's grid
 REDUCED = 320  # px of the longer side of the copies that hypotheses are tried on
-WORTH = 0.7  # share of the pixels above which copies are not worth it
+WORTH = 0.3  # share of the pixels above which copies are not worth it: they are encoded anew, the target is not
 COMES_BACK = 6.0  # px of the 256 frame within which a position of level 3 counts as found
 _AT_ONCE = 9  # copies that are encoded in one batch on a GPU
 

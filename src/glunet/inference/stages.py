@@ -17,6 +17,7 @@ from glunet.errors import GlunetError
 from glunet.flow.geometry import as_tensor
 from glunet.geometry.estimation import apply_homography, resizing
 from glunet.inference.likeness import grid, warp
+from glunet.network.glunet import Coarse
 from glunet.network.uncertainty import Mixture
 
 Stages = Literal["D", "H", "MS"]
@@ -38,12 +39,14 @@ class Ways(NamedTuple):
         backward: H_source x W_source x 2, the way back; None where it was not asked for.
         mixture: H x W x 4 float32, as `Match.mixture`; None for networks that do not predict it.
         plane: the target -> source homography that the network saw the source through, 3 x 3; None for none.
+        coarse: flow4 and flow3 of the way back, where the global level has been asked for them.
     """
 
     flow: np.ndarray
     backward: np.ndarray | None = None
     mixture: np.ndarray | None = None
     plane: np.ndarray | None = None
+    coarse: Coarse | None = None
 
 
 # A pass with the source warped by a target -> source homography: its answer from the target's grid into itself, and

@@ -42,12 +42,14 @@ def anchored(target: Features, source: Features, flow4: Tensor, flow: Tensor, fr
     to_frame = frame[1] / LNET_SIZE, frame[0] / LNET_SIZE
     fine = scale_flow(_resized(flow.float(), (GRID, GRID)), 1 / to_frame[0], 1 / to_frame[1])
     coarse = _resized(flow4.float(), (GRID, GRID))
-    alike = _similarity(target.level3, source.level3, fine)
+    (alike,) = _similarity(target.level3, source.level3, fine)
     here = _around(alike)
     unlike = (alike.mean(dim=(1, 2, 3), keepdim=True) < ALIKE) & (here < ALIKE_HERE)
-    gained = _similarity(target.level4, source.level4, coarse) - _similarity(target.level4, source.level4, fine)
+    if not torch.compiler.is_compiling() and not unlike.any():  # level 4 has nothing to decide
+        return flow
+    with_coarse, with_fine = _similarity(target.level4, source.level4, coarse, fine)
     apart = (coarse - fine).square().sum(dim=1, keepdim=True) > APART**2
-    share = _resized(_around((unlike & (gained > MARGIN) & apart).float()), flow.shape[-2:])
+    share = _resized(_around((unlike & (with_coarse - with_fine > MARGIN) & apart).float()), flow.shape[-2:])
     return flow + share * (scale_flow(_resized(flow4.float(), flow.shape[-2:]), *to_frame) - flow)
 
 
@@ -60,9 +62,12 @@ def _resized(tensor: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def _similarity(target: Tensor, source: Tensor, flow: Tensor) -> Tensor:
-    """Cosine similarity of features along a flow: B x 1 x GRID x GRID, the flow in pixels of 256."""
-    ours = l2_normalise(_resized(l2_normalise(target.float()), flow.shape[-2:]))
-    points = pixel_grid(GRID, GRID, flow.device) + scale_flow(flow, GRID / LNET_SIZE, GRID / LNET_SIZE)
-    points = (points + 0.5) * (source.shape[-1] / GRID) - 0.5
-    return (ours * sample(l2_normalise(source.float()), points, "border")).sum(dim=1, keepdim=True)
+def _similarity(target: Tensor, source: Tensor, *flows: Tensor) -> list[Tensor]:
+    """Cosine similarity of features along each flow: B x 1 x GRID x GRID, flows in pixels of 256."""
+    ours = l2_normalise(_resized(l2_normalise(target.float()), (GRID, GRID)))
+    theirs, found = l2_normalise(source.float()), []
+    for flow in flows:
+        points = pixel_grid(GRID, GRID, flow.device) + scale_flow(flow, GRID / LNET_SIZE, GRID / LNET_SIZE)
+        points = (points + 0.5) * (source.shape[-1] / GRID) - 0.5
+        found.append((ours * sample(theirs, points, "border")).sum(dim=1, keepdim=True))
+    return found
