@@ -10,6 +10,7 @@ import glunet
 from glunet.flow.geometry import resize_bilinear, scale_flow
 from glunet.inference.frames import FRAMINGS
 from glunet.matcher import Matcher
+from glunet.network import anchor
 from glunet.network.anchor import anchored
 from glunet.network.family import FAMILY, build, configure
 from glunet.network.glunet import Features
@@ -112,12 +113,10 @@ def test_level_4_is_asked_only_where_something_is_unlike(monkeypatch):
     similarity = anchor._similarity
     monkeypatch.setattr(anchor, "_similarity", lambda *given: asked.append(len(given) - 2) or similarity(*given))
     torch.manual_seed(0)
-    features = Features(
-        *(torch.randn(1, channels, side, side) for channels, side in ((512, 16), (256, 32), (1, 1), (1, 1)))
-    )
+    features = Features(*(torch.randn(1, channels, side, side) for channels, side in ((512, 16), (256, 32)) * 2))
     other = Features(*(torch.randn_like(level) for level in features))
     still = torch.zeros(1, 2, 16, 16)
-    assert torch.equal(anchor.anchored(features, features, still, still, (256, 256)), still)
+    assert torch.equal(anchored(features, features, still, still, (256, 256)), still)
     assert asked == [1]
-    anchor.anchored(features, other, still, still, (256, 256))
+    anchored(features, other, still, still, (256, 256))
     assert asked == [1, 1, 2]
