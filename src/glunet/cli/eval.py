@@ -72,7 +72,7 @@ def evaluate(
     """
     from rich.console import Console
 
-    from glunet.evaluation import benchmark, methods, tables
+    from glunet.evaluation import Cache, benchmark, methods, tables
 
     console = Console(soft_wrap=False)
     if list_sets:
@@ -84,7 +84,7 @@ def evaluate(
         benchmark(dataset).open(root)  # what is wrong with it is reported before the network is loaded
     elif root is None:
         raise GlunetError("'all' needs the folder that holds the sets' folders: glunet eval all ROOT.")
-    cache = _cache(out) if cached else None
+    cache = Cache(out / "predictions") if cached else None
     names = dict.fromkeys(method or methods.DEFAULT)
     chosen = [methods.method(name, weights, device, speed, flipping, search, polish, enlarge_to) for name in names]
     by_benchmark, failed, datasets = _measure(dataset, root, chosen, limit, cache)
@@ -93,7 +93,7 @@ def evaluate(
     details = [table for results in by_benchmark for table in tables.of_benchmark(results)]
     for table in printed or details:
         console.print(table.rich())
-    for path in _write(out, by_benchmark, failed, printed + details, page, _command(dataset)):
+    for path in _write(out, by_benchmark, failed, printed + details, page, f"glunet eval {dataset} ROOT"):
         console.print(f"wrote {path}", soft_wrap=True)
     if worst:
         from glunet.evaluation.worst import write_worst
@@ -216,13 +216,3 @@ def _print_list(console: Any) -> None:
             ("licence", benchmark.licence),
         ):
             console.print(f"  {key}: {value}", highlight=False, markup=False)
-
-
-def _cache(out: Path) -> "Cache":
-    from glunet.evaluation.cache import Cache
-
-    return Cache(out / "predictions")
-
-
-def _command(dataset: str) -> str:
-    return f"glunet eval {dataset} ROOT"
